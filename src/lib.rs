@@ -1,0 +1,44 @@
+//! Portcullis, an API gateway on Pingora.
+//!
+//! # The way of a request
+//!
+//! A connection arrives at a worker in [`server`], which owns the accept loop, TLS and the reading of request
+//! heads. [`proxy`] adapts Pingora's hooks to the gateway: it asks the [`gateway`] for the route, runs the
+//! route's [`policy`] chain over the request, takes a server from one of the [`upstream`] pools, runs the chain
+//! backwards over the response and hands what it knows ([`facts`]) to [`telemetry`].
+//!
+//! # The way of the configuration
+//!
+//! [`config`] loads the TOML files into one tree, [`mod@build`] turns its tables into the features' own
+//! configuration types and collects every mistake with its place in the file, [`gateway`] compiles the result
+//! into one immutable value that requests hold while they run.
+//!
+//! # The import rule
+//!
+//! Modules import to the left only: `types` → `clock`, `reply`, `telemetry` → `facts` → `build` →
+//! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
+//! `tests/architecture.rs` holds it.
+
+pub mod types;
+
+pub mod clock;
+pub mod reply;
+pub mod telemetry;
+
+pub mod facts;
+
+pub mod build;
+
+pub mod policy;
+pub mod upstream;
+
+pub mod config;
+
+pub mod gateway;
+
+pub mod admin;
+pub mod proxy;
+
+pub mod server;
+
+pub mod cli;

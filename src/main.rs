@@ -1,0 +1,2 @@
+//! The `portcullis` binary: see the library for everything.
+fn main() {}

@@ -1,0 +1,35 @@
+//! Leaf types of the configuration, each parsed once and unable to hold a wrong value.
+
+mod cidr;
+pub mod path;
+mod secret;
+mod size;
+mod timespan;
+
+pub use cidr::Cidr;
+pub use secret::{Secret, SecretError, SecretText};
+pub use size::Size;
+pub use timespan::Timespan;
+
+/// Deserializes a type from a string by its [`std::str::FromStr`], so that the message of the parser is the
+/// message that the operator reads.
+macro_rules! deserialize_from_str {
+    ($type:ty, $expected:literal) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Visitor;
+                impl serde::de::Visitor<'_> for Visitor {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expected)
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Visitor)
+            }
+        }
+    };
+}
+pub(crate) use deserialize_from_str;
