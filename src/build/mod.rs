@@ -1,1 +1,200 @@
-//! To come.
+//! From the configuration's text to what runs: the tree of the files, the deserializer over it and the place
+//! where mistakes are collected.
+//!
+//! Each feature deserializes its own configuration type and compiles it with a [`Build`], which knows where in
+//! the files the feature is at work. A mistake never ends the work: it is reported with its place, and the
+//! whole configuration is refused at the end with every mistake at once.
+//!
+//! ```
+//! # use portcullis::build::{Build, Sources};
+//! #[derive(serde::Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! struct Config {
+//!     attempts: u32,
+//! }
+//!
+//! let mut sources = Sources::default();
+//! let (tree, _) = sources.parse("portcullis.toml", "retry = { attempts = 0 }");
+//! let mut build = Build::new(&sources, &tree);
+//! build.within("retry", |build| {
+//!     let config: Config = build.deserialize().unwrap();
+//!     if config.attempts == 0 {
+//!         build.error("attempts", "a request needs at least one attempt");
+//!     }
+//! });
+//! assert!(build.diagnostics().to_string().contains("portcullis.toml:1:22"));
+//! ```
+
+mod de;
+mod diagnostic;
+mod tree;
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use crate::types::{Secret, SecretText};
+
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use tree::{Entry, Node, Place, Sources, Table, Value};
+
+/// The work of building from one configuration: where in the file it is, and what was found wrong so far.
+pub struct Build<'t> {
+    sources: &'t Sources,
+    at: Vec<&'t Node>,
+    found: Vec<Diagnostic>,
+}
+
+impl<'t> Build<'t> {
+    /// Starts at the root of a tree.
+    pub fn new(sources: &'t Sources, root: &'t Node) -> Self {
+        Self { sources, at: vec![root], found: Vec::new() }
+    }
+
+    /// Works on what stands under `key` (a dotted path; `name[3]` is an element). Where the file has no such
+    /// key, the work goes on at the nearest table above it.
+    pub fn within<T>(&mut self, key: &str, work: impl FnOnce(&mut Self) -> T) -> T {
+        let node = self.nearest(key);
+        self.within_node(node, work)
+    }
+
+    /// Works on a node of the tree.
+    pub fn within_node<T>(&mut self, node: &'t Node, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.at.push(node);
+        let result = work(self);
+        self.at.pop();
+        result
+    }
+
+    /// The node at which the work is.
+    pub fn node(&self) -> &'t Node {
+        self.at.last().expect("the root is never popped")
+    }
+
+    /// The current node as `T`; `None` after every mistake in it was reported.
+    pub fn deserialize<T: DeserializeOwned>(&mut self) -> Option<T> {
+        let node = self.node();
+        let (value, mistakes) = de::deserialize(node);
+        self.found.extend(mistakes);
+        value
+    }
+
+    /// Reports a mistake at `key` below the current node; `""` is the node itself.
+    pub fn error(&mut self, key: &str, message: impl Into<String>) -> &mut Diagnostic {
+        self.report(Severity::Error, key, message.into())
+    }
+
+    /// Reports what works but is likely not meant.
+    pub fn warning(&mut self, key: &str, message: impl Into<String>) -> &mut Diagnostic {
+        self.report(Severity::Warning, key, message.into())
+    }
+
+    /// Reports a name that nothing has, with the nearest that something does.
+    pub fn unknown<'n>(&mut self, key: &str, kind: &str, name: &str, known: impl IntoIterator<Item = &'n str>) {
+        let known: Vec<&str> = known.into_iter().collect();
+        let help = suggestion(kind, name, &known);
+        self.error(key, format!("there is no {kind} `{name}`")).help(help);
+    }
+
+    /// Reads a secret; reports one that cannot be had, and warns of one that is written in the file.
+    pub fn secret(&mut self, key: &str, secret: &Secret) -> Option<SecretText> {
+        let secret = match secret {
+            Secret::Literal(_) => {
+                self.warning(key, "the secret is written in the file")
+                    .help("use { env = \"NAME\" }, { file = \"path\" } or { credential = \"name\" }");
+                secret.clone()
+            }
+            Secret::File(path) => Secret::File(self.path(path)),
+            other => other.clone(),
+        };
+        match secret.read() {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.error(key, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A path that the configuration names: a relative one is meant from the folder of the file that it is in.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let file = Path::new(self.sources.name(self.node().place.file));
+        file.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// Reads a text file that the configuration names; reports one that cannot be read.
+    pub fn read(&mut self, key: &str, path: &Path) -> Option<String> {
+        let path = self.path(path);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.error(key, format!("cannot read {}: {error}", path.display()));
+                None
+            }
+        }
+    }
+
+    /// How many errors were reported so far, to tell whether a step added one.
+    pub fn errors(&self) -> usize {
+        self.found.iter().filter(|d| d.severity == Severity::Error).count()
+    }
+
+    /// Adds what was found elsewhere.
+    pub fn extend(&mut self, found: impl IntoIterator<Item = Diagnostic>) {
+        self.found.extend(found);
+    }
+
+    /// The place of `key` below the current node, or of the nearest table above it.
+    pub fn place(&self, key: &str) -> Place {
+        self.nearest(key).place
+    }
+
+    /// Every mistake, in the order of the text.
+    pub fn diagnostics(self) -> Diagnostics {
+        Diagnostics::new(self.sources, self.found)
+    }
+
+    fn report(&mut self, severity: Severity, key: &str, message: String) -> &mut Diagnostic {
+        let place = self.place(key);
+        self.found.push(Diagnostic::new(severity, Some(place), message));
+        self.found.last_mut().expect("just pushed")
+    }
+
+    fn nearest(&self, key: &str) -> &'t Node {
+        let mut node = self.node();
+        for step in key.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty()) {
+            let next = match &node.value {
+                Value::Table(table) => table.get(step).map(|entry| &entry.node),
+                Value::Array(items) => step.parse().ok().and_then(|i: usize| items.get(i)),
+                _ => None,
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node
+    }
+}
+
+/// The help for a name that is not known: the nearest known name, or what there is.
+pub fn suggestion(kind: &str, name: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min()
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(name.len()) / 3);
+    match nearest {
+        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+        None if known.is_empty() => format!("no {kind} is defined"),
+        None if known.len() <= 40 => format!("expected one of {}", list(known)),
+        None => format!("{} are defined, none with a similar name", known.len()),
+    }
+}
+
+/// `` `a`, `b`, `c` ``
+fn list(names: &[&str]) -> String {
+    let mut names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.sort();
+    names.join(", ")
+}

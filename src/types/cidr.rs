@@ -27,11 +27,15 @@ impl FromStr for Cidr {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self(IpNet::from(address.to_canonical())));
         }
-        let net: IpNet = text
-            .parse()
-            .map_err(|_| format!("`{text}` is not an address range: write an address and a prefix length, such as \"10.0.0.0/8\""))?;
+        let net: IpNet = text.parse().map_err(|_| {
+            format!("`{text}` is not an address range: write an address and a prefix length, such as \"10.0.0.0/8\"")
+        })?;
         if net.trunc() != net {
-            return Err(format!("`{text}` has bits set outside its prefix: did you mean \"{}\" or \"{}\"?", net.trunc(), net.addr()));
+            return Err(format!(
+                "`{text}` has bits set outside its prefix: did you mean \"{}\" or \"{}\"?",
+                net.trunc(),
+                net.addr()
+            ));
         }
         Ok(Self(net))
     }

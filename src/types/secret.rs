@@ -42,11 +42,15 @@ impl Secret {
     pub fn read(&self) -> Result<SecretText, SecretError> {
         let text = match self {
             Self::Literal(text) => return Ok(text.clone()),
-            Self::Env(name) => std::env::var(name).map_err(|_| SecretError(format!("the environment has no variable `{name}`")))?,
+            Self::Env(name) => {
+                std::env::var(name).map_err(|_| SecretError(format!("the environment has no variable `{name}`")))?
+            }
             Self::File(path) => read_file(path)?,
             Self::Credential(name) => {
                 let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                    SecretError("$CREDENTIALS_DIRECTORY is not set: systemd sets it for units with LoadCredential=".to_owned())
+                    SecretError(
+                        "$CREDENTIALS_DIRECTORY is not set: systemd sets it for units with LoadCredential=".to_owned(),
+                    )
                 })?;
                 read_file(&PathBuf::from(directory).join(name))?
             }
@@ -59,7 +63,8 @@ impl Secret {
 }
 
 fn read_file(path: &std::path::Path) -> Result<String, SecretError> {
-    let text = std::fs::read_to_string(path).map_err(|error| SecretError(format!("cannot read {}: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| SecretError(format!("cannot read {}: {error}", path.display())))?;
     Ok(text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t)).unwrap_or(&text).to_owned())
 }
 

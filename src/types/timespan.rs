@@ -27,11 +27,13 @@ impl FromStr for Timespan {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
-            return Err(format!("`{text}` has no unit: write \"{text}s\" for seconds or \"{text}ms\" for milliseconds"));
+            return Err(format!(
+                "`{text}` has no unit: write \"{text}s\" for seconds or \"{text}ms\" for milliseconds"
+            ));
         }
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|error| format!("`{text}` is not a duration ({error}): write a number and a unit (ms, s, m, h), such as \"60s\""))
+        humantime::parse_duration(text).map(Self).map_err(|error| {
+            format!("`{text}` is not a duration ({error}): write a number and a unit (ms, s, m, h), such as \"60s\"")
+        })
     }
 }
 
