@@ -1,12 +1,15 @@
 //! What is known of a connection and of a request, as typed fields that every part reads by name.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
+use pingora_http::RequestHeader;
 
-use crate::types::Cidr;
+use crate::types::template::{Variable, Variables, query_value};
+use crate::types::{Captures, Cidr};
 
 /// What is known of the client's connection: made once by the server, shared by the requests on it.
 #[derive(Debug)]
@@ -19,6 +22,7 @@ pub struct Connection {
     pub listener: Arc<Listener>,
     /// TLS, if the connection has it.
     pub tls: Option<Tls>,
+    peer_text: HeaderValue,
 }
 
 /// The TLS side of a connection.
@@ -87,6 +91,18 @@ pub struct Timeouts {
 }
 
 impl Connection {
+    /// Puts together what the server found out.
+    pub fn new(peer: Option<SocketAddr>, local: Option<SocketAddr>, listener: Arc<Listener>, tls: Option<Tls>) -> Self {
+        let address = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical());
+        let peer_text = HeaderValue::from_str(&address.to_string()).expect("an address is visible ASCII");
+        Self { peer, local, listener, tls, peer_text }
+    }
+
+    /// The peer's address as the value of a header field.
+    pub fn peer_text(&self) -> HeaderValue {
+        self.peer_text.clone()
+    }
+
     /// The peer's address; a Unix socket's peer counts as the loopback address.
     pub fn peer_ip(&self) -> IpAddr {
         self.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical())
@@ -116,6 +132,121 @@ impl Default for Timeouts {
             idle: Duration::from_secs(60),
             body: Duration::from_secs(60),
             stream_idle: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What is known of one request so far.
+#[derive(Debug)]
+pub struct Facts {
+    /// The connection that the request came by.
+    pub connection: Arc<Connection>,
+    /// Who asks: the peer, or whom a trusted proxy in front names.
+    pub client: IpAddr,
+    /// Whether the peer is a proxy whose word counts.
+    pub trusted: bool,
+    /// Names the request in logs and towards the upstream.
+    pub id: HeaderValue,
+    /// When the request's head was complete.
+    pub started: Instant,
+    /// Where in the path the route's captures are.
+    pub captures: Captures,
+    /// The name of the route, once there is one.
+    pub route: Option<Arc<str>>,
+    /// The name of the upstream, once there is one.
+    pub upstream: Option<Arc<str>>,
+    /// The server that was tried last.
+    pub server: Option<Arc<str>>,
+    /// How often a server was asked.
+    pub attempts: u32,
+    /// From the last attempt's start to the head of its answer.
+    pub first_byte: Option<Duration>,
+    /// How many of the route's steps saw the request, and so see the response.
+    pub entered: usize,
+    /// What answered instead of an upstream: a policy, or the kind of problem.
+    pub stopped_by: Option<&'static str>,
+    /// What went wrong, for the operator.
+    pub cause: Option<Cow<'static, str>>,
+    /// Whether the client speaks gRPC, and so wants errors as gRPC statuses.
+    pub grpc: bool,
+    /// Whether the response is known to be a stream of unknown length (WebSocket, events, gRPC).
+    pub streaming: bool,
+}
+
+impl Facts {
+    /// The scheme that the client used: a trusted proxy in front is asked by the header, else the connection.
+    pub fn scheme(&self, request: &RequestHeader) -> &'static str {
+        if self.trusted {
+            match request.headers.get("x-forwarded-proto").map(HeaderValue::as_bytes) {
+                Some(b"https") => return "https",
+                Some(b"http") => return "http",
+                _ => {}
+            }
+        }
+        if self.connection.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// The authority that a request is for, without its port, as written: from the URI (HTTP/2, absolute form) or
+/// from `Host`.
+pub fn host(request: &RequestHeader) -> &str {
+    let authority = authority(request);
+    match authority.strip_prefix('[').and_then(|rest| rest.find(']')) {
+        Some(end) => &authority[..end + 2],
+        None => authority.split(':').next().unwrap_or(""),
+    }
+}
+
+/// The authority that a request is for, with its port if it has one.
+pub fn authority(request: &RequestHeader) -> &str {
+    match request.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+    }
+}
+
+/// 128 random bits in hexadecimal.
+pub fn new_request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bits = fastrand::u128(..);
+    let text: [u8; 32] = std::array::from_fn(|i| DIGITS[(bits >> (4 * i)) as usize & 15]);
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
+}
+
+/// The values of the variables of a text: what the client sent, and what is known.
+pub struct Values<'r> {
+    /// What the client sent.
+    pub request: &'r RequestHeader,
+    /// What is known.
+    pub facts: &'r Facts,
+}
+
+impl Variables for Values<'_> {
+    fn write(&self, variable: &Variable, out: &mut Vec<u8>) {
+        let Self { request, facts } = self;
+        let name = |name: &Option<Arc<str>>, out: &mut Vec<u8>| {
+            out.extend_from_slice(name.as_deref().unwrap_or("").as_bytes());
+        };
+        match variable {
+            Variable::Capture(position) => {
+                out.extend_from_slice(facts.captures.text(*position, request.uri.path()).as_bytes());
+            }
+            Variable::Path => out.extend_from_slice(request.uri.path().as_bytes()),
+            Variable::Host => out.extend_from_slice(host(request).to_ascii_lowercase().as_bytes()),
+            Variable::Method => out.extend_from_slice(request.method.as_str().as_bytes()),
+            Variable::Scheme => out.extend_from_slice(facts.scheme(request).as_bytes()),
+            Variable::Header(header) => {
+                out.extend_from_slice(request.headers.get(header).map_or(b"", HeaderValue::as_bytes));
+            }
+            Variable::Query(query) => {
+                let value = query_value(request.uri.query(), query);
+                out.extend_from_slice(value.as_deref().unwrap_or("").as_bytes());
+            }
+            Variable::ClientIp => out.extend_from_slice(facts.client.to_string().as_bytes()),
+            Variable::RequestId => out.extend_from_slice(facts.id.as_bytes()),
+            Variable::Listener => out.extend_from_slice(facts.connection.listener.name.as_bytes()),
+            Variable::Route => name(&facts.route, out),
+            Variable::Upstream => name(&facts.upstream, out),
         }
     }
 }

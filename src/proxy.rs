@@ -1,1 +1,222 @@
-//! To come.
+//! The adapter between Pingora's hooks and the gateway: each hook asks the gateway's own, socket-free code and
+//! carries the answer over.
+//!
+//! The way of a request: [`early_request_filter`](ProxyHttp::early_request_filter) gathers what is known,
+//! `request_filter` judges it and answers what needs no upstream, `upstream_peer` takes a server (once per
+//! attempt), `upstream_request_filter` shapes what is sent, `response_filter` shapes what comes back, and
+//! `logging` writes the line.
+
+mod admit;
+mod answer;
+mod forward;
+mod log_line;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use crate::facts::Facts;
+use crate::gateway::{Destination, Gateway, Route};
+use crate::upstream::{Failure, Pick, Pool, Tried};
+
+/// The gateway as Pingora sees it; every worker has one of its own over the same configuration.
+pub struct Proxy {
+    gateway: Arc<ArcSwap<Gateway>>,
+}
+
+/// What lives for one request.
+pub struct Ctx {
+    /// The configuration that the request began with and ends with.
+    gateway: Arc<Gateway>,
+    route: Option<Arc<Route>>,
+    facts: Option<Facts>,
+    attempt: Option<Attempt>,
+    tried: Tried,
+    /// Bytes of the request body so far.
+    body: u64,
+    /// The latest time at which the exchange with the upstream may end.
+    deadline: Option<Instant>,
+}
+
+/// One try at one server.
+struct Attempt {
+    pick: Pick,
+    started: Instant,
+}
+
+impl Proxy {
+    /// A proxy over the configuration that `gateway` holds at the time of each request.
+    pub fn new(gateway: Arc<ArcSwap<Gateway>>) -> Self {
+        Self { gateway }
+    }
+}
+
+impl Ctx {
+    fn facts(&self) -> Result<&Facts> {
+        self.facts.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no facts were gathered"))
+    }
+
+    fn pool(&self) -> Option<&Arc<Pool>> {
+        match self.route.as_ref().map(|route| &route.destination) {
+            Some(Destination::Upstream(pool)) => Some(pool),
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx {
+            gateway: self.gateway.load_full(),
+            route: None,
+            facts: None,
+            attempt: None,
+            tried: Tried::default(),
+            body: 0,
+            deadline: None,
+        }
+    }
+
+    /// No modules: the default one compresses, and what nobody asked for should cost nothing.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        let facts = admit::gather(session)?;
+        let timeouts = &facts.connection.listener.timeouts;
+        session.set_read_timeout(Some(if facts.streaming { timeouts.stream_idle } else { timeouts.body }));
+        session.set_write_timeout(Some(if facts.streaming { timeouts.stream_idle } else { timeouts.body }));
+        ctx.facts = Some(facts);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        match admit::admit(session, ctx).await {
+            Ok(()) => Ok(false),
+            Err(reply) => {
+                answer::send(session, ctx, &reply).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let Some(body) = body else { return Ok(()) };
+        ctx.body += body.len() as u64;
+        match ctx.facts()?.connection.listener.limits.max_body {
+            Some(most) if ctx.body > most => {
+                Err(Error::explain(ErrorType::HTTPStatus(413), format!("the body has more than {most} bytes"))
+                    .into_down())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        forward::peer(session, ctx)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        forward::request(session.req_header(), head, ctx)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        forward::response(session, head, ctx)
+    }
+
+    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        answer::shape(session, head, ctx);
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        match ctx.deadline {
+            Some(deadline) if !end && Instant::now() > deadline => {
+                Err(Error::explain(ErrorType::ReadTimedout, "the exchange took longer than `timeouts.total`").into_up())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, e: Box<Error>) -> Box<Error> {
+        let failure = match e.etype() {
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::Timeout,
+            _ => Failure::Connect,
+        };
+        forward::failed(session, ctx, e, failure, false)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        e: Box<Error>,
+        ctx: &mut Ctx,
+        reused: bool,
+    ) -> Box<Error> {
+        if e.esource() == &ErrorSource::Downstream {
+            return e;
+        }
+        let failure = match e.etype() {
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::Timeout,
+            ErrorType::HTTPStatus(status) => Failure::Status(*status),
+            _ => Failure::Reset,
+        };
+        forward::failed(session, ctx, e, failure, reused)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
+        answer::failure(session, ctx, e).await
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
+        log_line::write(session, e, ctx);
+    }
+
+    /// The access log has the cause.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Ctx,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}

@@ -1,1 +1,249 @@
-//! To come.
+//! What the gateway itself tells clients: one catalogue of problems (RFC 9457), written as
+//! `application/problem+json`, or as a gRPC status where the client speaks gRPC.
+//!
+//! A problem says what a client may know. Its `cause` is for the operator and goes to the log only.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+use pingora_http::ResponseHeader;
+
+/// An answer that the gateway makes itself.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Header fields besides `Content-Length`.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body of an answer that is not a problem.
+    pub body: Bytes,
+    /// What went wrong, if something did.
+    pub problem: Option<Problem>,
+    /// Whether the connection ends with this answer.
+    pub close: bool,
+}
+
+/// What went wrong, in the terms of RFC 9457.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// The stable name of the kind of problem: the end of its `type` URI.
+    pub kind: &'static str,
+    /// The kind in words.
+    pub title: &'static str,
+    /// This occurrence in words, for the client.
+    pub detail: Cow<'static, str>,
+    /// The cause, for the operator's log.
+    pub cause: Option<Cow<'static, str>>,
+}
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident = $status:ident, $kind:literal, $title:literal;)*) => {
+        impl Reply {
+            $($(#[$doc])*
+            pub fn $name(detail: impl Into<Cow<'static, str>>) -> Self {
+                Self::problem(StatusCode::$status, $kind, $title, detail.into())
+            })*
+        }
+    };
+}
+
+problems! {
+    /// 400: the request cannot be understood, or can be understood in two ways.
+    bad_request = BAD_REQUEST, "bad-request", "The request is malformed";
+    /// 404: no route matches.
+    no_route = NOT_FOUND, "no-route", "No route matches the request";
+    /// 405: the path exists, but not with this method.
+    method_not_allowed = METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here";
+    /// 413: the body is larger than allowed.
+    body_too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The request body is too large";
+    /// 414: the target is longer than allowed.
+    uri_too_long = URI_TOO_LONG, "uri-too-long", "The request target is too long";
+    /// 417: an expectation other than `100-continue`.
+    expectation_failed = EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met";
+    /// 421: the request came by a connection that is not for its host.
+    misdirected = MISDIRECTED_REQUEST, "misdirected-request", "The request came by the wrong connection";
+    /// 431: the head is larger than allowed.
+    head_too_large = REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", "The request head is too large";
+    /// 500: the gateway is at fault.
+    internal = INTERNAL_SERVER_ERROR, "internal", "The gateway failed";
+    /// 501: a method or coding that the gateway does not know.
+    not_implemented = NOT_IMPLEMENTED, "not-implemented", "The gateway does not implement this";
+    /// 502: the upstream gave no proper answer.
+    bad_upstream = BAD_GATEWAY, "upstream-failed", "The upstream gave no valid answer";
+    /// 503: no server of the upstream can take the request.
+    no_upstream = SERVICE_UNAVAILABLE, "no-upstream", "No server can take the request now";
+    /// 503: the gateway has all the connections that it may have.
+    overloaded = SERVICE_UNAVAILABLE, "overloaded", "The gateway is at its limit of connections";
+    /// 504: the upstream took too long.
+    upstream_timeout = GATEWAY_TIMEOUT, "upstream-timeout", "The upstream took too long";
+    /// 505: another version of HTTP.
+    version_not_supported = HTTP_VERSION_NOT_SUPPORTED, "version-not-supported", "The version of HTTP is not supported";
+    /// 408: the request did not arrive in time.
+    request_timeout = REQUEST_TIMEOUT, "request-timeout", "The request did not arrive in time";
+}
+
+impl Reply {
+    /// An answer that is no problem.
+    pub fn new(status: StatusCode) -> Self {
+        Self { status, headers: Vec::new(), body: Bytes::new(), problem: None, close: false }
+    }
+
+    /// A refusal by the status that the reading of a request gives it.
+    pub fn refusal(status: u16, detail: impl Into<Cow<'static, str>>) -> Self {
+        let reply = match status {
+            405 => Self::method_not_allowed(detail),
+            408 => Self::request_timeout(detail),
+            413 => Self::body_too_large(detail),
+            414 => Self::uri_too_long(detail),
+            417 => Self::expectation_failed(detail),
+            431 => Self::head_too_large(detail),
+            501 => Self::not_implemented(detail),
+            503 => Self::overloaded(detail),
+            505 => Self::version_not_supported(detail),
+            _ => Self::bad_request(detail),
+        };
+        reply.closing()
+    }
+
+    /// Adds a header field.
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Adds the methods that the path allows (RFC 9110, section 10.2.1).
+    pub fn allow(self, methods: &str) -> Self {
+        match HeaderValue::from_str(methods) {
+            Ok(value) => self.with(ALLOW, value),
+            Err(_) => self,
+        }
+    }
+
+    /// Adds when to try again, in seconds.
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.with(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// Adds the cause for the operator's log.
+    pub fn because(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
+        if let Some(problem) = &mut self.problem {
+            problem.cause = Some(cause.into());
+        }
+        self
+    }
+
+    /// Ends the connection with this answer.
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// The answer's head and body. A gRPC client gets its status in trailers-only form.
+    pub fn render(&self, grpc: bool) -> (ResponseHeader, Bytes) {
+        match &self.problem {
+            Some(problem) if grpc => (self.grpc_head(problem), Bytes::new()),
+            Some(problem) => {
+                let body = Bytes::from(problem.to_json(self.status));
+                (self.head(Some("application/problem+json"), body.len()), body)
+            }
+            None => (self.head(None, self.body.len()), self.body.clone()),
+        }
+    }
+
+    fn head(&self, content_type: Option<&'static str>, length: usize) -> ResponseHeader {
+        let mut head = empty_head(self.status, self.headers.len() + 3);
+        for (name, value) in &self.headers {
+            let _ = head.append_header(name.clone(), value.clone());
+        }
+        if let Some(content_type) = content_type {
+            let _ = head.insert_header(CONTENT_TYPE, content_type);
+            let _ = head.insert_header(http::header::CACHE_CONTROL, "no-store");
+        }
+        let forbids_body = self.status.is_informational() || self.status == StatusCode::NO_CONTENT;
+        if !forbids_body {
+            let _ = head.insert_header(CONTENT_LENGTH, length);
+        }
+        head
+    }
+
+    /// Trailers-only: one block of headers that ends the stream.
+    fn grpc_head(&self, problem: &Problem) -> ResponseHeader {
+        let mut head = empty_head(StatusCode::OK, 4);
+        let _ = head.insert_header(CONTENT_TYPE, "application/grpc");
+        let _ = head.insert_header("grpc-status", grpc_status(self.status));
+        let message = percent_encoding::utf8_percent_encode(&problem.detail, GRPC_MESSAGE).to_string();
+        let _ = head.insert_header("grpc-message", message);
+        head
+    }
+
+    fn problem(status: StatusCode, kind: &'static str, title: &'static str, detail: Cow<'static, str>) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            problem: Some(Problem { kind, title, detail, cause: None }),
+            close: false,
+        }
+    }
+}
+
+impl Problem {
+    fn to_json(&self, status: StatusCode) -> String {
+        serde_json::json!({
+            "type": format!("urn:portcullis:problem:{}", self.kind),
+            "title": self.title,
+            "status": status.as_u16(),
+            "detail": self.detail,
+        })
+        .to_string()
+    }
+}
+
+/// What gRPC calls an HTTP status: the mapping of the gRPC project, save that a limit is
+/// `RESOURCE_EXHAUSTED` and a time-out `DEADLINE_EXCEEDED`, for the gateway knows which it was.
+fn grpc_status(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "3",
+        401 => "16",
+        403 => "7",
+        404 | 405 | 501 => "12",
+        413 | 429 | 431 => "8",
+        408 | 504 => "4",
+        502 | 503 => "14",
+        500 => "13",
+        _ => "2",
+    }
+}
+
+/// gRPC over HTTP/2: everything but printable ASCII, and `%` itself, is percent-encoded.
+const GRPC_MESSAGE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+
+fn empty_head(status: StatusCode, fields: usize) -> ResponseHeader {
+    ResponseHeader::build(status, Some(fields)).expect("a status of the type StatusCode is valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_a_problem_document() {
+        let (head, body) = Reply::no_route("no route for GET /x").because("secret").render(false);
+        assert_eq!(head.status, 404);
+        assert_eq!(head.headers[CONTENT_TYPE], "application/problem+json");
+        let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(json["type"], "urn:portcullis:problem:no-route");
+        assert_eq!(json["status"], 404);
+        assert!(!json.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_grpc_client_gets_a_grpc_status() {
+        let (head, body) = Reply::no_route("no route für 100%").render(true);
+        assert_eq!((head.status, body.len()), (StatusCode::OK, 0));
+        assert_eq!(head.headers["grpc-status"], "12");
+        assert_eq!(head.headers["grpc-message"], "no route f%C3%BCr 100%25");
+    }
+}

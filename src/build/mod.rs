@@ -66,6 +66,14 @@ impl<'t> Build<'t> {
         result
     }
 
+    /// Works on a node that is not part of the tree, such as one merged from several tables.
+    pub fn within_detached<T>(&mut self, node: &Node, work: impl FnOnce(&mut Build<'_>) -> T) -> T {
+        let mut inner = Build::new(self.sources, node);
+        let result = work(&mut inner);
+        self.found.append(&mut inner.found);
+        result
+    }
+
     /// The node at which the work is.
     pub fn node(&self) -> &'t Node {
         self.at.last().expect("the root is never popped")

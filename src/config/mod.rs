@@ -1,1 +1,246 @@
-//! To come.
+//! Loading: the main file and what it includes, as one tree.
+//!
+//! ```toml
+//! include = ["apis/*.toml"]      # relative to this file; names sort the order
+//! ```
+//!
+//! Tables with names (`[upstream.NAME]`) and lists (`[[route]]`) add up over the files. A name given twice, or
+//! a single table (`[defaults]`) in two files, is a mistake: which one wins would depend on the order of files.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::build::{Build, Diagnostic, Diagnostics, Entry, Node, Severity, Sources, Table, Value};
+
+/// A configuration's text as one tree.
+pub struct Loaded {
+    /// The texts, for diagnostics.
+    pub sources: Sources,
+    /// The tree over all files.
+    pub root: Node,
+    found: Vec<Diagnostic>,
+}
+
+/// Tables whose entries have names that add up over the files.
+const NAMED: &[&str] = &["listen", "upstream", "auth", "consumer", "cache", "store", "api", "policy"];
+/// Lists that add up over the files.
+const LISTS: &[&str] = &["route", "test"];
+/// Tables that stand once.
+const SINGLE: &[&str] = &["server", "admin", "log", "trace", "metrics", "defaults", "include"];
+/// What is promised and not there yet.
+const RESERVED: &[&str] = &["auth", "consumer", "cache", "store", "api", "trace", "metrics", "test"];
+
+const MOST_FILES: usize = 10_000;
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// Reads a file and what it includes.
+///
+/// # Errors
+/// The main file cannot be read. Every other mistake is kept for [`Loaded::build`].
+pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
+    let mut loader = Loader { sources: Sources::default(), found: Vec::new(), open: Vec::new(), seen: HashSet::new() };
+    match loader.file(path) {
+        Ok(root) => {
+            let Loader { sources, found, .. } = loader;
+            let mut loaded = Loaded { sources, root, found };
+            loaded.check_tables();
+            Ok(loaded)
+        }
+        Err(message) => {
+            let diagnostic = Diagnostic::new(Severity::Error, None, message);
+            Err(Diagnostics::new(&loader.sources, vec![diagnostic]))
+        }
+    }
+}
+
+impl Loaded {
+    /// Takes a text as the whole configuration; for tests and tools.
+    pub fn from_text(name: &str, text: &str) -> Self {
+        let mut sources = Sources::default();
+        let (root, found) = sources.parse(name, text);
+        let mut loaded = Self { sources, root, found };
+        loaded.check_tables();
+        loaded
+    }
+
+    /// Starts building, with the mistakes of the loading already reported.
+    pub fn build(&self) -> Build<'_> {
+        let mut build = Build::new(&self.sources, &self.root);
+        build.extend(self.found.iter().cloned());
+        build
+    }
+
+    /// Top-level keys that are unknown, of the wrong type, or not there yet.
+    fn check_tables(&mut self) {
+        let Some(table) = self.root.table() else { return };
+        let known: Vec<&str> = [NAMED, LISTS, SINGLE].concat();
+        for (key, entry) in table {
+            let mut say = |message: String, help: Option<String>| {
+                let mut diagnostic = Diagnostic::new(Severity::Error, Some(entry.key), message);
+                if let Some(help) = help {
+                    diagnostic.help(help);
+                }
+                self.found.push(diagnostic);
+            };
+            let key = key.as_str();
+            if !known.contains(&key) {
+                say(format!("`{key}` is not known here"), Some(crate::build::suggestion("table", key, &known)));
+            } else if RESERVED.contains(&key) {
+                say(format!("`{key}` is not available in this version"), None);
+            } else if LISTS.contains(&key) && entry.node.array().is_none() {
+                say(format!("`{key}` is a list: write [[{key}]]"), None);
+            } else if (NAMED.contains(&key) || SINGLE.contains(&key))
+                && key != "include"
+                && entry.node.table().is_none()
+            {
+                say(format!("`{key}` is a table, found {}", entry.node.value), Some(format!("write [{key}]")));
+            }
+        }
+    }
+}
+
+struct Loader {
+    sources: Sources,
+    found: Vec<Diagnostic>,
+    /// The files that include the one at hand, to find a circle.
+    open: Vec<PathBuf>,
+    seen: HashSet<PathBuf>,
+}
+
+impl Loader {
+    fn file(&mut self, path: &Path) -> Result<Node, String> {
+        let shown = path.display();
+        let real = fs::canonicalize(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        if self.open.contains(&real) {
+            return Err(format!("{shown} includes itself"));
+        }
+        if self.seen.len() >= MOST_FILES {
+            return Err(format!("more than {MOST_FILES} files are included"));
+        }
+        if !self.seen.insert(real.clone()) {
+            return Err(format!("{shown} is included twice"));
+        }
+        let length = fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
+        if length > LARGEST_FILE {
+            return Err(format!("{shown} has {length} bytes, and more than {LARGEST_FILE} are not read"));
+        }
+        let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        let (mut root, found) = self.sources.parse(shown.to_string(), text);
+        self.found.extend(found);
+        self.open.push(real);
+        self.includes(path, &mut root);
+        self.open.pop();
+        Ok(root)
+    }
+
+    fn includes(&mut self, path: &Path, root: &mut Node) {
+        let Value::Table(table) = &mut root.value else { return };
+        let Some(include) = table.remove("include") else { return };
+        let Some(patterns) = include.node.array() else {
+            self.mistake(&include.node, "`include` is a list of files, such as [\"apis/*.toml\"]".to_owned());
+            return;
+        };
+        for pattern in patterns {
+            let Some(text) = pattern.str() else {
+                self.mistake(pattern, format!("expected a file name in quotes, found {}", pattern.value));
+                continue;
+            };
+            let full = path.parent().unwrap_or(Path::new("")).join(text);
+            let files = match glob::glob(&full.to_string_lossy()) {
+                Ok(files) => files,
+                Err(error) => {
+                    self.mistake(pattern, format!("not a file pattern: {error}"));
+                    continue;
+                }
+            };
+            let mut any = false;
+            for file in files {
+                any = true;
+                let read = file.map_err(|error| error.to_string()).and_then(|file| self.file(&file));
+                match read {
+                    Ok(included) => self.merge(table, included),
+                    Err(message) => self.mistake(pattern, message),
+                }
+            }
+            if !any {
+                self.mistake(pattern, format!("no file matches {}", full.display()));
+            }
+        }
+    }
+
+    fn merge(&mut self, table: &mut Table, included: Node) {
+        let Value::Table(more) = included.value else { return };
+        for (key, entry) in more {
+            let Some(present) = table.get_mut(&key) else {
+                table.insert(key, entry);
+                continue;
+            };
+            match (&mut present.node.value, entry.node.value) {
+                (Value::Array(items), Value::Array(more)) if LISTS.contains(&key.as_str()) => items.extend(more),
+                (Value::Table(names), Value::Table(more)) if NAMED.contains(&key.as_str()) => {
+                    for (name, entry) in more {
+                        if let Some(first) = names.get(&name) {
+                            let first = first.key;
+                            self.twice(&entry, first, format!("`{key}.{name}` is given twice"));
+                        } else {
+                            names.insert(name, entry);
+                        }
+                    }
+                }
+                (_, value) => {
+                    let first = present.key;
+                    let entry = Entry { key: entry.key, node: Node { place: entry.node.place, value } };
+                    self.twice(&entry, first, format!("`{key}` is given in two files"));
+                }
+            }
+        }
+    }
+
+    fn mistake(&mut self, node: &Node, message: String) {
+        self.found.push(Diagnostic::new(Severity::Error, Some(node.place), message));
+    }
+
+    fn twice(&mut self, entry: &Entry, first: crate::build::Place, message: String) {
+        let mut diagnostic = Diagnostic::new(Severity::Error, Some(entry.key), message);
+        diagnostic.also(first, "first given here");
+        self.found.push(diagnostic);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn diagnostics(dir: &Path, main: &str) -> String {
+        load(&dir.join(main)).unwrap().build().diagnostics().to_string()
+    }
+
+    #[test]
+    fn files_add_up() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("apis")).unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("main.toml", "include = ['apis/*.toml']\n[upstream]\na = ['127.0.0.1:1']\n[[route]]\nmatch = '/a'\n");
+        write("apis/b.toml", "[upstream]\nb = ['127.0.0.1:2']\n[[route]]\nmatch = '/b'\n");
+        let loaded = load(&dir.path().join("main.toml")).unwrap();
+        assert_eq!(loaded.root.get("upstream").unwrap().table().unwrap().len(), 2);
+        assert_eq!(loaded.root.get("route").unwrap().array().unwrap().len(), 2);
+        assert!(loaded.build().diagnostics().is_empty());
+    }
+
+    #[test]
+    fn circles_doubles_and_missing_files_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("main.toml", "include = ['b.toml', 'none.toml', 'x[']\n[upstream]\na = ['127.0.0.1:1']\n[defaults]\n");
+        write("b.toml", "include = ['main.toml']\n[upstream]\na = ['127.0.0.1:2']\n[defaults]\n");
+        let text = diagnostics(dir.path(), "main.toml");
+        assert!(text.contains("includes itself"), "{text}");
+        assert!(text.contains("`upstream.a` is given twice"), "{text}");
+        assert!(text.contains("`defaults` is given in two files"), "{text}");
+        assert!(text.contains("no file matches"), "{text}");
+        assert!(text.contains("not a file pattern"), "{text}");
+        assert!(load(&dir.path().join("none.toml")).is_err());
+    }
+}

@@ -1,1 +1,371 @@
-//! To come.
+//! One configuration, compiled: routes, policies and pools as one immutable value that is swapped whole.
+//!
+//! ```toml
+//! [[route]]
+//! name     = "user"                     # for logs; without it the match is the name
+//! match    = "GET /users/{id}"          # short form of { methods = ["GET"], path = "/users/{id}" }
+//! use      = ["partners"]               # bundles of policies, [policy.partners]
+//! upstream = "users"                    # or respond, or redirect
+//!
+//! [[route]]
+//! match   = { path = "/old/{id}", host = ["api.example.com", "*.example.org"] }
+//! redirect = { to = "https://{host}/users/{path.id}", status = 308 }
+//!
+//! [[route]]
+//! match   = "GET /hello"
+//! respond = { status = 200, headers = { Content-Type = "text/plain" }, body = "Hello, {client.ip}\n" }
+//! ```
+//!
+//! The order of routes in the file means nothing: see [`matcher`] for which of several matching routes wins.
+
+mod config;
+pub mod matcher;
+mod reply;
+mod when;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::build::{Build, Entry, Node, Place, Table, Value};
+use crate::policy::{self, Chain, Scope};
+use crate::telemetry::access_log::AccessLog;
+use crate::upstream::{Pool, UpstreamConfig};
+use config::{MatchConfig, ROUTE_KEYS, RouteConfig, ValueMatch};
+use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, RequestView, RouteSpec, ValueTest};
+
+pub use reply::Canned;
+
+/// A compiled configuration.
+pub struct Gateway {
+    matcher: Matcher,
+    routes: Vec<Arc<Route>>,
+    pools: BTreeMap<String, Arc<Pool>>,
+    /// Where requests are logged, if they are.
+    pub access_log: Option<Arc<AccessLog>>,
+}
+
+/// A compiled route.
+pub struct Route {
+    /// Its name in logs.
+    pub name: Arc<str>,
+    /// Its policies.
+    pub chain: Chain,
+    /// Where its requests go.
+    pub destination: Destination,
+}
+
+/// Where requests go.
+pub enum Destination {
+    /// To a server of a pool.
+    Upstream(Arc<Pool>),
+    /// Nowhere: the gateway answers.
+    Reply(Canned),
+}
+
+impl Gateway {
+    /// Compiles the routes, policies and pools of a configuration. `None` after every mistake was reported.
+    pub fn compile(build: &mut Build<'_>) -> Option<Self> {
+        let before = build.errors();
+        let root = build.node();
+        let pools = compile_pools(root, build);
+        check_bundles(root, build);
+        let mut compiler = Routes { root, pools: &pools, used: Vec::new(), names: HashMap::new() };
+        let mut routes = Vec::new();
+        let mut specs = Vec::new();
+        let mut places = Vec::new();
+        let nodes = root.get("route").and_then(Node::array).unwrap_or(&[]);
+        for node in nodes {
+            if let Some((route, spec)) = build.within_node(node, |build| compiler.route(node, build)) {
+                routes.push(Arc::new(route));
+                specs.push(spec);
+                places.push(node.get("match").map_or(node.place, |node| node.place));
+            }
+        }
+        if nodes.is_empty() {
+            build.error("", "there is no route, so nothing would be answered but 404").help("add a [[route]]");
+        }
+        let used = compiler.used;
+        for (name, pool) in &pools {
+            if pool.is_some() && !used.contains(name) {
+                build.warning(&format!("upstream.{name}"), format!("no route uses the upstream `{name}`"));
+            }
+        }
+        let matcher = match Matcher::build(specs) {
+            Ok(matcher) => Some(matcher),
+            Err(conflicts) => {
+                for conflict in conflicts {
+                    let (first, second) = (places[conflict.first], places[conflict.second]);
+                    report_conflict(build, first, second, &conflict.example);
+                }
+                None
+            }
+        };
+        if build.errors() > before {
+            return None;
+        }
+        let pools = pools.into_iter().filter_map(|(name, pool)| Some((name, pool?))).collect();
+        Some(Self { matcher: matcher?, routes, pools, access_log: None })
+    }
+
+    /// The route that takes a request.
+    pub fn find(&self, request: &RequestView<'_>) -> Found {
+        self.matcher.find(request)
+    }
+
+    /// A route by its position.
+    pub fn route(&self, index: usize) -> &Arc<Route> {
+        &self.routes[index]
+    }
+
+    /// How many routes there are.
+    pub fn routes(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// The pools by name.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, &Arc<Pool>)> {
+        self.pools.iter().map(|(name, pool)| (name.as_str(), pool))
+    }
+}
+
+type Pools = BTreeMap<String, Option<Arc<Pool>>>;
+
+/// `None` stands for a pool with mistakes, so that routes to it are not reported as well.
+fn compile_pools(root: &Node, build: &mut Build<'_>) -> Pools {
+    let mut pools = Pools::new();
+    for (name, entry) in root.get("upstream").and_then(Node::table).into_iter().flatten() {
+        let pool = build.within_detached(&entry.node, |build| {
+            check_name("upstream", name, build);
+            let config = build.deserialize::<UpstreamConfig>()?;
+            Pool::compile(name, &config, build)
+        });
+        pools.insert(name.clone(), pool.map(Arc::new));
+    }
+    pools
+}
+
+/// Names go into logs, metrics and files.
+fn check_name(kind: &str, name: &str, build: &mut Build<'_>) {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
+        build
+            .error("", format!("`{name}` cannot be the name of a {kind}"))
+            .help("a name has at most 64 letters, digits, `-`, `_` and `.`");
+    }
+}
+
+/// `[defaults]` and `[policy.NAME]` hold nothing but policies.
+fn check_bundles(root: &Node, build: &mut Build<'_>) {
+    let mut bundles: Vec<&Node> = root.get("defaults").into_iter().collect();
+    for entry in root.get("policy").and_then(Node::table).into_iter().flat_map(Table::values) {
+        match entry.node.table() {
+            Some(_) => bundles.push(&entry.node),
+            None => {
+                build.within_detached(&entry.node, |build| {
+                    build.error("", format!("a bundle of policies is a table, found {}", entry.node.value));
+                });
+            }
+        }
+    }
+    for bundle in bundles {
+        for (key, entry) in bundle.table().into_iter().flatten() {
+            check_key(key, entry, &[], build);
+        }
+    }
+}
+
+/// A key that is neither a policy nor one of `others` is an error; gives whether it is fine.
+fn check_key(key: &str, entry: &Entry, others: &[&str], build: &mut Build<'_>) -> bool {
+    if policy::KEYS.contains(&key) || others.contains(&key) {
+        return true;
+    }
+    let at = Node { place: entry.key, value: Value::Boolean(true) };
+    build.within_detached(&at, |build| {
+        if policy::RESERVED.contains(&key) || (!others.is_empty() && config::RESERVED.contains(&key)) {
+            build.error("", format!("`{key}` is not available in this version"));
+        } else {
+            let known: Vec<&str> = policy::KEYS.iter().chain(others).copied().collect();
+            build.error("", format!("`{key}` is not known here")).help(crate::build::suggestion("policy", key, &known));
+        }
+    });
+    false
+}
+
+fn report_conflict(build: &mut Build<'_>, first: Place, second: Place, example: &str) {
+    let node = Node { place: second, value: Value::Boolean(true) };
+    build.within_detached(&node, |build| {
+        build
+            .error("", format!("two routes take {example}, and neither is more specific"))
+            .also(first, "the other route")
+            .help("make one of them more specific: by its path, its methods, or a header, query or `when` condition");
+    });
+}
+
+struct Routes<'t> {
+    root: &'t Node,
+    pools: &'t Pools,
+    used: Vec<String>,
+    names: HashMap<String, Place>,
+}
+
+impl Routes<'_> {
+    fn route(&mut self, node: &Node, build: &mut Build<'_>) -> Option<(Route, RouteSpec)> {
+        let Some(table) = node.table() else {
+            build.error("", format!("a route is a table, found {}", node.value));
+            return None;
+        };
+        let mut whole = true;
+        let mut own = Table::new();
+        for (key, entry) in table {
+            whole &= check_key(key, entry, ROUTE_KEYS, build);
+            if ROUTE_KEYS.contains(&key.as_str()) {
+                own.insert(key.clone(), entry.clone());
+            }
+        }
+        let own = Node { place: node.place, value: Value::Table(own) };
+        let config: RouteConfig = build.within_detached(&own, |build| build.deserialize())?;
+        let spec = build.within("match", |build| route_spec(&config.matches, build));
+        let name = self.name(&config, node, build);
+        let captures: Vec<Box<str>> =
+            spec.as_ref().map(|spec| spec.path.names().map(Box::from).collect()).unwrap_or_default();
+        let scope = Scope { captures: &captures };
+
+        let mut layers = vec![node];
+        for (i, bundle) in config.r#use.iter().enumerate() {
+            match self.root.get("policy").and_then(|policies| policies.get(bundle)) {
+                Some(bundle) => layers.push(bundle),
+                None => {
+                    let known = self.root.get("policy").and_then(Node::table).into_iter().flat_map(Table::keys);
+                    build.unknown(&format!("use[{i}]"), "policy", bundle, known.map(String::as_str));
+                    whole = false;
+                }
+            }
+        }
+        layers.extend(self.root.get("defaults"));
+        // Without its path a route's captures are not known: its policies would be reported for nothing.
+        let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, build));
+        let destination = self.destination(&config, &scope, build);
+        let (spec, chain, destination) = (spec?, chain?, destination?);
+        whole.then_some((Route { name, chain, destination }, spec))
+    }
+
+    fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {
+        let Some(name) = &config.name else { return config.matches.to_string().into() };
+        if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+            build.error("name", "the name of a route has 1 to 128 characters and no control characters");
+        }
+        let place = node.get("name").map_or(node.place, |name| name.place);
+        if let Some(first) = self.names.insert(name.clone(), place) {
+            build.error("name", format!("two routes have the name `{name}`")).also(first, "the other route");
+        }
+        name.as_str().into()
+    }
+
+    fn destination(&mut self, config: &RouteConfig, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Destination> {
+        match (&config.upstream, &config.respond, &config.redirect) {
+            (Some(name), None, None) => match self.pools.get(name) {
+                Some(pool) => {
+                    self.used.push(name.clone());
+                    pool.clone().map(Destination::Upstream)
+                }
+                None => {
+                    build.unknown("upstream", "upstream", name, self.pools.keys().map(String::as_str));
+                    None
+                }
+            },
+            (None, Some(respond), None) => {
+                build.within("respond", |build| Canned::respond(respond, scope, build)).map(Destination::Reply)
+            }
+            (None, None, Some(redirect)) => {
+                build.within("redirect", |build| Canned::redirect(redirect, scope, build)).map(Destination::Reply)
+            }
+            (None, None, None) => {
+                build.error("", "the route leads nowhere").help("give it `upstream`, `respond` or `redirect`");
+                None
+            }
+            _ => {
+                build
+                    .error("", "the route has more than one destination")
+                    .help("keep one of `upstream`, `respond`, `redirect`");
+                None
+            }
+        }
+    }
+}
+
+fn route_spec(config: &MatchConfig, build: &mut Build<'_>) -> Option<RouteSpec> {
+    let before = build.errors();
+    let path = match PathPattern::parse(config.path.as_deref().unwrap_or("/**")) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            build.error("path", error.to_string());
+            None
+        }
+    };
+    let mut hosts = Vec::new();
+    for (i, host) in config.host.iter().enumerate() {
+        match HostPattern::parse(host) {
+            Ok(host) => hosts.push(host),
+            Err(error) => drop(build.error(&format!("host[{i}]"), error.to_string())),
+        }
+    }
+    let methods = match config.methods.is_empty() {
+        true => None,
+        false => match MethodSet::parse(config.methods.iter().map(String::as_str)) {
+            Ok(methods) => Some(methods),
+            Err(error) => {
+                build.error("methods", error.to_string());
+                None
+            }
+        },
+    };
+    let mut conditions = Vec::new();
+    for (name, test) in &config.headers {
+        let key = format!("headers.{name}");
+        let header: Option<HeaderName> = match name.parse() {
+            Ok(header) => Some(header),
+            Err(_) => {
+                build.error(&key, format!("`{name}` is not the name of a header field"));
+                None
+            }
+        };
+        if let (Some(header), Some(test)) = (header, value_test(test, &key, build)) {
+            conditions.push(Condition::Header(header, test));
+        }
+    }
+    for (name, test) in &config.query {
+        if let Some(test) = value_test(test, &format!("query.{name}"), build) {
+            conditions.push(Condition::Query(name.as_str().into(), test));
+        }
+    }
+    if let Some(text) = &config.when {
+        match when::When::compile(text) {
+            Ok(when) => conditions.push(Condition::When {
+                text: text.as_str().into(),
+                test: Arc::new(move |request: &RequestView<'_>| when.matches(request)),
+            }),
+            Err(error) => drop(build.error("when", error)),
+        }
+    }
+    if build.errors() > before {
+        return None;
+    }
+    Some(RouteSpec { hosts, path: path?, methods, conditions })
+}
+
+fn value_test(config: &ValueMatch, key: &str, build: &mut Build<'_>) -> Option<ValueTest> {
+    match config {
+        ValueMatch::Exact(text) => Some(ValueTest::Exact(text.as_str().into())),
+        ValueMatch::Present(true) => Some(ValueTest::Present),
+        ValueMatch::Present(false) => Some(ValueTest::Absent),
+        ValueMatch::Regex(text) => match regex::Regex::new(&format!("^(?:{text})$")) {
+            Ok(regex) => Some(ValueTest::Regex(regex)),
+            Err(error) => {
+                build.error(key, format!("not a regular expression: {}", error.to_string().replace('\n', " ")));
+                None
+            }
+        },
+    }
+}

@@ -1,1 +1,189 @@
-//! To come.
+//! The policies: what may be said of a request on its way, in the order in which it happens.
+//!
+//! A policy is plain data compiled from its configuration, and the hooks of [`Policy`]. It sees headers and
+//! facts, never a socket, so its tests need none. To add one: a folder, a `mod` line and a row in the table.
+//!
+//! `[defaults]`, the bundles that `use` names and the route itself are merged key by key before a policy is
+//! compiled, the nearer winning; `false` switches a policy off.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use pingora_http::{RequestHeader, ResponseHeader};
+use serde::de::DeserializeOwned;
+
+use crate::build::{Build, Node, Value};
+use crate::facts::Facts;
+use crate::reply::Reply;
+
+/// What one policy does. Every hook but `compile` may be left out.
+pub trait Policy: Sized + Send + Sync + 'static {
+    /// The value of the policy's key in the file.
+    type Config: DeserializeOwned;
+
+    /// `None` after reporting to `build` what is wrong, and where.
+    fn compile(config: Self::Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self>;
+
+    /// Judges and changes the request once, before a server is chosen.
+    fn request(&self, _request: &mut RequestHeader, _facts: &mut Facts) -> impl Future<Output = Verdict> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Changes what is sent to the upstream, once per attempt. `request` is what the client sent.
+    fn upstream(&self, _head: &mut RequestHeader, _request: &RequestHeader, _facts: &Facts) -> Verdict {
+        Ok(())
+    }
+
+    /// Changes the head of the response. The policies see it in the reverse of their order.
+    fn response(&self, _head: &mut ResponseHeader, _request: &RequestHeader, _facts: &Facts) {}
+}
+
+/// Go on, or answer with this.
+pub type Verdict = Result<(), Reply>;
+
+/// What a policy can know of its route when it is compiled.
+pub struct Scope<'r> {
+    /// The names of the captures of the route's path, by position.
+    pub captures: &'r [Box<str>],
+}
+
+macro_rules! policies {
+    ($($key:ident => $variant:ident($policy:ty),)*) => {
+        /// The keys of the policies, in the order in which they run.
+        pub const KEYS: &[&str] = &[$(stringify!($key)),*];
+
+        /// One compiled policy of a route.
+        enum Step {
+            $($variant($policy),)*
+        }
+
+        impl Step {
+            fn compile(key: &str, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
+                match key {
+                    $(stringify!($key) => {
+                        let config = build.deserialize::<<$policy as Policy>::Config>()?;
+                        <$policy as Policy>::compile(config, scope, build).map(Self::$variant)
+                    })*
+                    _ => None,
+                }
+            }
+
+            fn key(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => stringify!($key),)*
+                }
+            }
+
+            async fn request(&self, request: &mut RequestHeader, facts: &mut Facts) -> Verdict {
+                match self {
+                    $(Self::$variant(policy) => policy.request(request, facts).await,)*
+                }
+            }
+
+            fn upstream(&self, head: &mut RequestHeader, request: &RequestHeader, facts: &Facts) -> Verdict {
+                match self {
+                    $(Self::$variant(policy) => policy.upstream(head, request, facts),)*
+                }
+            }
+
+            fn response(&self, head: &mut ResponseHeader, request: &RequestHeader, facts: &Facts) {
+                match self {
+                    $(Self::$variant(policy) => policy.response(head, request, facts),)*
+                }
+            }
+        }
+    };
+}
+
+mod edits;
+mod request;
+mod response;
+
+// THE TABLE: key => step(policy), in the order in which they run.
+policies! {
+    request => Request(request::Request),
+    response => Response(response::Response),
+}
+
+/// Keys that are promised and not there yet: they are refused, never ignored.
+pub const RESERVED: &[&str] = &[
+    "access",
+    "auth",
+    "authorize",
+    "cache",
+    "compress",
+    "concurrency",
+    "cors",
+    "mirror",
+    "quota",
+    "rate_limit",
+    "retry",
+    "timeout",
+    "validate",
+    "view",
+];
+
+/// The policies of one route, compiled.
+#[derive(Default)]
+pub struct Chain {
+    steps: Vec<Step>,
+}
+
+impl Chain {
+    /// Compiles the policies of a route from its layers, the nearest first. `None` after every mistake in them
+    /// was reported.
+    pub fn compile(layers: &[&Node], scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
+        let mut steps = Vec::new();
+        let mut whole = true;
+        for key in KEYS {
+            let Some(node) = effective(key, layers) else { continue };
+            match build.within_detached(&node, |build| Step::compile(key, scope, build)) {
+                Some(step) => steps.push(step),
+                None => whole = false,
+            }
+        }
+        whole.then_some(Self { steps })
+    }
+
+    /// Runs the request through the policies until one stops it; says which.
+    pub async fn request(&self, request: &mut RequestHeader, facts: &mut Facts) -> Verdict {
+        for (i, step) in self.steps.iter().enumerate() {
+            facts.entered = i + 1;
+            if let Err(reply) = step.request(request, facts).await {
+                facts.stopped_by = Some(step.key());
+                return Err(reply);
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes what is sent to the upstream.
+    pub fn upstream(&self, head: &mut RequestHeader, request: &RequestHeader, facts: &Facts) -> Verdict {
+        self.steps.iter().try_for_each(|step| step.upstream(head, request, facts))
+    }
+
+    /// Runs the response through the policies that the request entered, backwards.
+    pub fn response(&self, head: &mut ResponseHeader, request: &RequestHeader, facts: &Facts) {
+        for step in self.steps[..facts.entered.min(self.steps.len())].iter().rev() {
+            step.response(head, request, facts);
+        }
+    }
+}
+
+/// A chain that requests share.
+pub type SharedChain = Arc<Chain>;
+
+/// The value of a policy's key over all layers. `false` in a nearer layer ends it.
+fn effective(key: &str, layers: &[&Node]) -> Option<Node> {
+    let mut merged: Option<Node> = None;
+    for node in layers.iter().filter_map(|layer| layer.get(key)) {
+        if node.value == Value::Boolean(false) {
+            break;
+        }
+        merged = Some(match merged {
+            Some(nearer) => nearer.over(node),
+            None => node.clone(),
+        });
+    }
+    merged
+}

@@ -1,1 +1,398 @@
-//! To come.
+//! Listeners and workers: our own accept loop under Pingora's proxy.
+//!
+//! A worker is a thread with a runtime, a socket of every TCP listener (`SO_REUSEPORT`), a Pingora proxy and its
+//! pool of upstream connections. A request stays on its worker, so nothing wakes another thread. A connection
+//! that waits for a request holds no buffer.
+
+mod chunked;
+mod connection;
+mod head;
+pub mod listener;
+mod proxy_protocol;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::protocols::http::ServerSession;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::facts::{Connection, Tls};
+use connection::{Conn, Next, Plain, Transport};
+use listener::{Address, ListenerSpec};
+
+pub use head::Refused;
+
+/// What the server asks of the gateway outside Pingora's hooks.
+pub trait Edge: Send + Sync + 'static {
+    /// The answer for a request that never became one, as a whole HTTP/1.1 response; also counts and logs it.
+    /// `head` is what was read.
+    fn refuse(&self, connection: &Connection, refused: Refused, head: &[u8]) -> Vec<u8>;
+}
+
+/// Sockets that are bound and listen, and nobody accepts yet.
+pub struct Bound {
+    workers: Vec<Vec<BoundSocket>>,
+    addresses: Vec<(Box<str>, Address)>,
+}
+
+/// A server at work.
+pub struct Server {
+    shutdown: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    deadline: Arc<parking_lot::Mutex<Option<Instant>>>,
+}
+
+struct BoundSocket {
+    socket: Socket,
+    listener: Arc<BoundListener>,
+}
+
+struct BoundListener {
+    spec: ListenerSpec,
+    tls: Option<TlsAcceptor>,
+    open: AtomicUsize,
+}
+
+/// Binds every listener for every worker.
+///
+/// # Errors
+/// Every address that cannot be bound, with the reason.
+pub fn bind(specs: &[ListenerSpec], threads: usize) -> Result<Bound, Vec<String>> {
+    let mut bound = Bound { workers: (0..threads.max(1)).map(|_| Vec::new()).collect(), addresses: Vec::new() };
+    let mut errors = Vec::new();
+    for spec in specs {
+        let listener = Arc::new(BoundListener {
+            tls: spec.tls.clone().map(TlsAcceptor::from),
+            open: AtomicUsize::new(0),
+            spec: spec.clone(),
+        });
+        if let Err(error) = bound.add(listener) {
+            let hint = match error.kind() {
+                io::ErrorKind::AddrInUse => ": another process listens there",
+                io::ErrorKind::PermissionDenied => ": ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+                _ => "",
+            };
+            errors.push(format!("cannot listen on {} ({}): {error}{hint}", spec.address, spec.facts.name));
+        }
+    }
+    if errors.is_empty() { Ok(bound) } else { Err(errors) }
+}
+
+impl Bound {
+    /// Where the listeners are, by name, with the ports that the system chose.
+    pub fn addresses(&self) -> &[(Box<str>, Address)] {
+        &self.addresses
+    }
+
+    /// Starts the workers. `app` makes each worker's own proxy, on its thread.
+    ///
+    /// # Errors
+    /// A thread or a runtime cannot be made.
+    pub fn run<A>(self, app: impl Fn() -> Arc<A> + Send + Sync + 'static, edge: Arc<dyn Edge>) -> io::Result<Server>
+    where
+        A: HttpServerApp + Send + Sync + 'static,
+    {
+        let (shutdown, watch) = watch::channel(false);
+        let deadline = Arc::new(parking_lot::Mutex::new(None));
+        let app = Arc::new(app);
+        let mut threads = Vec::new();
+        for (i, sockets) in self.workers.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (app, edge, watch, deadline) = (app.clone(), edge.clone(), watch.clone(), deadline.clone());
+            let work = move || {
+                runtime.block_on(async move {
+                    let worker = Arc::new(Worker { app: app(), edge, watch, live: AtomicUsize::new(0) });
+                    worker.run(sockets, &deadline).await;
+                });
+            };
+            threads.push(std::thread::Builder::new().name(format!("worker-{i}")).spawn(work)?);
+        }
+        Ok(Server { shutdown, threads, deadline })
+    }
+
+    fn add(&mut self, listener: Arc<BoundListener>) -> io::Result<()> {
+        match &listener.spec.address {
+            Address::Inet(address) => {
+                let mut address = *address;
+                for worker in &mut self.workers {
+                    let socket = inet_socket(address)?;
+                    // A port that the system chose for the first socket holds for all.
+                    if let Some(bound) = socket.local_addr()?.as_socket() {
+                        address = bound;
+                    }
+                    worker.push(BoundSocket { socket, listener: listener.clone() });
+                }
+                self.addresses.push((listener.spec.facts.name.clone(), Address::Inet(address)));
+            }
+            Address::Unix(path) => {
+                if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+                    std::fs::remove_file(path)?;
+                }
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.bind(&socket2::SockAddr::unix(path)?)?;
+                std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
+                socket.listen(BACKLOG)?;
+                socket.set_nonblocking(true)?;
+                for worker in &mut self.workers {
+                    worker.push(BoundSocket { socket: socket.try_clone()?, listener: listener.clone() });
+                }
+                self.addresses.push((listener.spec.facts.name.clone(), Address::Unix(path.clone())));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Server {
+    /// Stops accepting, lets what is under way end until the deadline, and returns when all workers are gone.
+    pub fn drain(self, grace: Duration) {
+        *self.deadline.lock() = Some(Instant::now() + grace);
+        let _ = self.shutdown.send(true);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+const BACKLOG: i32 = 8192;
+
+fn inet_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+struct Worker<A> {
+    app: Arc<A>,
+    edge: Arc<dyn Edge>,
+    watch: watch::Receiver<bool>,
+    live: AtomicUsize,
+}
+
+/// Counts a connection while it lives.
+struct Counted<A> {
+    worker: Arc<Worker<A>>,
+    listener: Arc<BoundListener>,
+}
+
+impl<A> Drop for Counted<A> {
+    fn drop(&mut self) {
+        self.worker.live.fetch_sub(1, Ordering::Relaxed);
+        self.listener.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
+    async fn run(self: Arc<Self>, sockets: Vec<BoundSocket>, deadline: &parking_lot::Mutex<Option<Instant>>) {
+        let mut accepting = Vec::new();
+        for BoundSocket { socket, listener } in sockets {
+            accepting.push(tokio::spawn(self.clone().accept(socket, listener)));
+        }
+        let _ = self.watch.clone().wait_for(|stop| *stop).await;
+        for task in accepting {
+            let _ = task.await;
+        }
+        self.app.http_cleanup().await;
+        let deadline = deadline.lock().unwrap_or_else(Instant::now);
+        while self.live.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn accept(self: Arc<Self>, socket: Socket, listener: Arc<BoundListener>) {
+        let mut watch = self.watch.clone();
+        let accepted = async {
+            match &listener.spec.address {
+                Address::Inet(_) => {
+                    let sockets = TcpListener::from_std(socket.into())?;
+                    loop {
+                        match sockets.accept().await {
+                            Ok((io, peer)) => {
+                                let _ = io.set_nodelay(true);
+                                let local = io.local_addr().ok();
+                                self.take(Plain::Tcp(io), Some(peer), local, &listener);
+                            }
+                            Err(error) => pause(&error).await,
+                        }
+                    }
+                }
+                Address::Unix(_) => {
+                    let sockets = UnixListener::from_std(socket.into())?;
+                    loop {
+                        match sockets.accept().await {
+                            Ok((io, _)) => self.take(Plain::Unix(io), None, None, &listener),
+                            Err(error) => pause(&error).await,
+                        }
+                    }
+                }
+            }
+            #[allow(unreachable_code)]
+            io::Result::Ok(())
+        };
+        tokio::select! {
+            result = accepted => if let Err(error) = result {
+                log::error!("the listener {} stopped: {error}", listener.spec.facts.name);
+            },
+            _ = watch.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    fn take(
+        self: &Arc<Self>,
+        io: Plain,
+        peer: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+        listener: &Arc<BoundListener>,
+    ) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        let open = listener.open.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted { worker: self.clone(), listener: listener.clone() };
+        let over = open >= listener.spec.max_connections;
+        tokio::spawn(async move {
+            let (worker, listener) = (counted.worker.clone(), counted.listener.clone());
+            if over {
+                worker.turn_away(io, peer, local, &listener).await;
+            } else if let Some(conn) = Box::pin(establish(io, peer, local, &listener)).await {
+                worker.serve(conn).await;
+            }
+            drop(counted);
+        });
+    }
+
+    /// Beyond the cap: plaintext clients are told, TLS clients are not worth a handshake.
+    async fn turn_away(
+        &self,
+        io: Plain,
+        peer: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+        listener: &BoundListener,
+    ) {
+        if listener.tls.is_some() {
+            return;
+        }
+        let connection = Connection::new(peer, local, listener.spec.facts.clone(), None);
+        let refused = Refused { status: 503, reason: "the listener has all the connections that it may have" };
+        let answer = self.edge.refuse(&connection, refused, b"");
+        Conn::new(io.into(), false, Arc::new(connection)).refuse(&answer).await;
+    }
+
+    async fn serve(self: Arc<Self>, mut conn: Box<Conn>) {
+        let mut watch = self.watch.clone();
+        loop {
+            let next = if conn.is_http2() {
+                Next::Http2
+            } else {
+                tokio::select! {
+                    biased;
+                    next = conn.next() => next,
+                    _ = watch.wait_for(|stop| *stop) => return,
+                }
+            };
+            match next {
+                Next::Closed => return,
+                Next::Http2 => {
+                    conn.unlimited();
+                    conn.prepare();
+                    self.app.process_new(conn, &self.watch).await;
+                    return;
+                }
+                Next::Refused(refused, read) => {
+                    let answer = self.edge.refuse(conn.connection(), refused, &read);
+                    Box::pin(conn.refuse(&answer)).await;
+                    return;
+                }
+                Next::Request(head) => {
+                    let session = session(conn, head);
+                    let Some(reused) = self.app.process_new_http(session, &self.watch).await else { return };
+                    let (stream, _) = reused.consume();
+                    match stream.into_any().downcast::<Conn>() {
+                        Ok(same) => conn = same,
+                        Err(_) => return,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Hands a connection and the head that was read from it to Pingora.
+fn session(mut conn: Box<Conn>, head: bytes::BytesMut) -> ServerSession {
+    conn.prepare();
+    let mut session = ServerSession::new_http1(conn);
+    session.set_pipelined_prefix(head);
+    session
+}
+
+/// PROXY header and TLS handshake, each within its time.
+async fn establish(
+    mut io: Plain,
+    mut peer: Option<SocketAddr>,
+    mut local: Option<SocketAddr>,
+    listener: &BoundListener,
+) -> Option<Box<Conn>> {
+    let spec = &listener.spec;
+    let timeouts = &spec.facts.timeouts;
+    if let Some(trust) = &spec.proxy_protocol {
+        let trusted = peer.is_none_or(|peer| trust.iter().any(|range| range.contains(peer.ip())));
+        if !trusted {
+            log::debug!("{peer:?} may not speak the PROXY protocol");
+            return None;
+        }
+        match tokio::time::timeout(timeouts.head, proxy_protocol::read(&mut io)).await {
+            Ok(Ok(Some((source, destination)))) => (peer, local) = (Some(source), Some(destination)),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
+                log::debug!("the PROXY header of {peer:?} is refused: {error}");
+                return None;
+            }
+            Err(_) => return None,
+        }
+    }
+    let facts = spec.facts.clone();
+    let Some(acceptor) = &listener.tls else {
+        return Some(Box::new(Conn::new(io.into(), false, Arc::new(Connection::new(peer, local, facts, None)))));
+    };
+    let stream = match tokio::time::timeout(timeouts.tls_handshake, acceptor.accept(io)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            log::debug!("the TLS handshake with {peer:?} failed: {error}");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let tls = stream.get_ref().1;
+    let http2 = tls.alpn_protocol() == Some(b"h2");
+    let facts_of_tls = Tls {
+        version: match tls.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        },
+        cipher: tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
+        sni: tls.server_name().map(Box::from),
+        client_certificate: tls.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec()),
+    };
+    let connection = Arc::new(Connection::new(peer, local, facts, Some(facts_of_tls)));
+    Some(Box::new(Conn::new(Transport::Tls(Box::new(stream)), http2, connection)))
+}
+
+/// Out of descriptors or memory: accepting at once again would only spin.
+async fn pause(error: &io::Error) {
+    log::warn!("cannot accept a connection: {error}");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}

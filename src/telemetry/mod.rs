@@ -1,1 +1,3 @@
-//! To come.
+//! What the gateway tells of itself: the access log.
+
+pub mod access_log;

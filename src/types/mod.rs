@@ -1,11 +1,14 @@
 //! Leaf types of the configuration, each parsed once and unable to hold a wrong value.
 
+mod captures;
 mod cidr;
 pub mod path;
 mod secret;
 mod size;
+pub mod template;
 mod timespan;
 
+pub use captures::Captures;
 pub use cidr::Cidr;
 pub use secret::{Secret, SecretError, SecretText};
 pub use size::Size;

@@ -1,1 +1,316 @@
-//! To come.
+//! Upstreams: pools of servers, which of them takes a request, and whether they answer.
+//!
+//! ```toml
+//! [upstream]
+//! users = ["127.0.0.1:8081"]                       # short form: just addresses
+//!
+//! [upstream.payments]
+//! servers  = ["10.0.0.1:80", { address = "10.0.0.2:80", weight = 2 }, "payments.internal:80"]
+//! balance  = "least_request"                       # round_robin, random, peak_ewma, { hash = "cookie:session" }
+//! health   = { path = "/healthz", interval = "5s", timeout = "1s", healthy = 1, unhealthy = 3 }
+//! timeouts = { connect = "1s", first_byte = "10s", idle = "60s", total = "30s" }
+//! retry    = { attempts = 1, on = ["connect", "503"], budget = "20%" }
+//! protocol = "h1"                                  # h2 over TLS, h2c without
+//! tls      = { sni = "payments.internal", ca = "ca.pem", cert = "client.pem", key = "client.key" }
+//! ```
+//!
+//! A name is resolved in the background and again when its records expire; until then the pool has no server for
+//! it, and nothing waits. With `health` a server starts as unknown, and an unknown server is asked only while none
+//! is known to be healthy. Certificates of TLS servers are always verified, unless `insecure_skip_verify = true`
+//! says otherwise. `first_byte` bounds every silence of a server, before and within its answer; WebSockets and other streams
+//! are bounded by the listener's `stream_idle` instead.
+
+mod backend;
+mod balance;
+mod config;
+mod discover;
+mod health;
+mod peer;
+mod retry;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::RequestHeader;
+use tokio::task::JoinHandle;
+
+use crate::build::Build;
+use balance::Set;
+use config::{Address, BalanceConfig, HashSource};
+
+pub use backend::{Backend, Health, Status};
+pub use config::UpstreamConfig;
+pub use retry::{Budget, Failure, Policy};
+
+/// A pool of servers.
+pub struct Pool {
+    name: Arc<str>,
+    config: config::Long,
+    template: peer::Template,
+    set: ArcSwap<Set>,
+    next_id: AtomicUsize,
+    retry: Policy,
+    budget: Budget,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The longest that things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Silence before the answer and between its parts.
+    pub first_byte: Duration,
+    /// The whole exchange.
+    pub total: Option<Duration>,
+}
+
+/// A server that was taken for a request; counts as busy until it is dropped.
+pub struct Pick {
+    backend: Arc<Backend>,
+}
+
+/// The servers that a request was tried at.
+#[derive(Default)]
+pub struct Tried(smallvec::SmallVec<[usize; 4]>);
+
+impl Pool {
+    /// Compiles `[upstream.NAME]`; `None` after every mistake in it was reported.
+    pub fn compile(name: &str, config: &UpstreamConfig, build: &mut Build<'_>) -> Option<Self> {
+        let before = build.errors();
+        let config = config.0.clone();
+        check(&config, build);
+        let template = peer::Template::compile(name, &config, build);
+        if build.errors() > before {
+            return None;
+        }
+        let pool = Self {
+            name: name.into(),
+            template: template?,
+            set: ArcSwap::from_pointee(Set::new(Vec::new())),
+            next_id: AtomicUsize::new(0),
+            retry: Policy::new(&config.retry),
+            budget: Budget::new(config.retry.budget.0),
+            tasks: Mutex::default(),
+            config,
+        };
+        let mut fixed = Vec::new();
+        for server in &pool.config.servers {
+            match &server.address {
+                Address::Name(..) => {}
+                address => fixed.push(Arc::new(pool.backend(address, address, server)?)),
+            }
+        }
+        pool.set.store(Arc::new(Set::new(fixed)));
+        Some(pool)
+    }
+
+    /// Starts resolving names and checking health, on a runtime that outlives the pool. What it starts ends with
+    /// the pool.
+    pub fn start(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
+        let mut tasks = self.tasks.lock();
+        if self.config.servers.iter().any(|server| matches!(server.address, Address::Name(..))) {
+            tasks.push(runtime.spawn(discover::run(Arc::downgrade(self))));
+        }
+        if let Some(health) = &self.config.health {
+            tasks.push(runtime.spawn(health::run(Arc::downgrade(self), health.clone())));
+        }
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its name, to keep.
+    pub fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    /// What the pool's hash is taken of in this request, if it has one.
+    pub fn key(&self, request: &RequestHeader, client: IpAddr) -> Option<u64> {
+        let BalanceConfig::Hash(source) = &self.config.balance else { return None };
+        let hash = |bytes: &[u8]| {
+            balance::mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            }))
+        };
+        match source {
+            HashSource::Header(name) => request.headers.get(name).map(|value| hash(value.as_bytes())),
+            HashSource::Cookie(name) => request
+                .headers
+                .get_all(http::header::COOKIE)
+                .iter()
+                .flat_map(|cookies| cookies.as_bytes().split(|b| *b == b';'))
+                .filter_map(|pair| pair.trim_ascii().split_once_at(b'='))
+                .find(|(key, _)| *key == name.as_bytes())
+                .map(|(_, value)| hash(value)),
+            HashSource::Client => match client {
+                IpAddr::V4(address) => Some(hash(&address.octets())),
+                IpAddr::V6(address) => Some(hash(&address.octets())),
+            },
+            HashSource::Path => Some(hash(request.uri.path().as_bytes())),
+        }
+    }
+
+    /// Takes a server for a request. `None` when none is usable.
+    pub fn pick(&self, key: Option<u64>, tried: &Tried) -> Option<Pick> {
+        let backend = self.set.load().choose(&self.config.balance, key, &tried.0)?;
+        backend.begin();
+        Some(Pick { backend })
+    }
+
+    /// The longest that things may take.
+    pub fn timeouts(&self) -> Timeouts {
+        let timeouts = &self.config.timeouts;
+        Timeouts { first_byte: timeouts.first_byte.0, total: timeouts.total.map(Into::into) }
+    }
+
+    /// Which failures are tried again.
+    pub fn retry(&self) -> &Policy {
+        &self.retry
+    }
+
+    /// How many may be.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// When a server may be usable again.
+    pub fn retry_after(&self) -> Duration {
+        self.config.health.as_ref().map_or(Duration::from_secs(1), |health| health.interval.0)
+    }
+
+    /// What its servers show of themselves.
+    pub fn status(&self) -> Vec<Status> {
+        self.set.load().backends.iter().map(|backend| backend.status()).collect()
+    }
+
+    /// Stops or resumes giving requests to a server; gives whether there is such a server.
+    pub fn drain(&self, address: &str, drain: bool) -> bool {
+        let set = self.set.load();
+        let Some(backend) = set.backends.iter().find(|backend| *backend.name() == *address) else { return false };
+        backend.drain(drain);
+        true
+    }
+
+    fn backend(&self, shown: &Address, address: &Address, server: &config::ServerConfig) -> Option<Backend> {
+        let peer = self.template.peer(address, &server.address)?;
+        let health = if self.config.health.is_some() { Health::Unknown } else { Health::Healthy };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Some(Backend::new(id, server.weight, shown, peer, health, server.drain))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut() {
+            task.abort();
+        }
+    }
+}
+
+impl Pick {
+    /// The server.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Where to connect, and how.
+    pub fn peer(&self) -> Box<HttpPeer> {
+        Box::new(self.backend.peer().clone())
+    }
+
+    /// The head of the answer came after this time.
+    pub fn first_byte(&self, latency: Duration) {
+        self.backend.observe(latency);
+    }
+
+    /// The attempt failed: for the algorithms that look at latency it counts as slow.
+    pub fn failed(&self, _failure: Failure) {
+        self.backend.observe(Duration::from_secs(1));
+    }
+}
+
+impl Drop for Pick {
+    fn drop(&mut self) {
+        self.backend.end();
+    }
+}
+
+impl Tried {
+    /// Adds a server.
+    pub fn add(&mut self, pick: &Pick) {
+        self.0.push(pick.backend.id);
+    }
+
+    /// Forgets them all.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// What can be wrong beyond the types.
+fn check(config: &config::Long, build: &mut Build<'_>) {
+    if config.servers.is_empty() {
+        build.error("servers", "an upstream without servers can answer nothing");
+    }
+    for (i, server) in config.servers.iter().enumerate() {
+        let short = format!("[{i}]");
+        let key = if build.node().array().is_some() { short } else { format!("servers[{i}]") };
+        if server.weight == 0 {
+            build
+                .error(&format!("{key}.weight"), "a weight is 1 or more")
+                .help("use drain = true to give it no requests");
+        }
+        if config.servers[..i].iter().any(|other| other.address == server.address) {
+            build
+                .error(&key, format!("the server `{}` is given twice", server.address))
+                .help("use `weight` to give it more");
+        }
+    }
+    if let Some(health) = &config.health {
+        if health.path.as_ref().is_some_and(|path| !path.starts_with('/')) {
+            build.error("health.path", "the path of a check begins with `/`");
+        }
+        if health.interval.0 < Duration::from_millis(100) {
+            build.error("health.interval", "checks are at least 100ms apart");
+        }
+        if health.timeout.0.is_zero() {
+            build.error("health.timeout", "a check needs time to answer");
+        }
+        for (key, count) in [("health.healthy", health.healthy), ("health.unhealthy", health.unhealthy)] {
+            if count == 0 {
+                build.error(key, "at least one check decides");
+            }
+        }
+        if health.expect.iter().any(|status| !(100..=599).contains(status)) {
+            build.error("health.expect", "a status is a number from 100 to 599");
+        }
+    }
+    for (key, time) in
+        [("timeouts.connect", config.timeouts.connect), ("timeouts.first_byte", config.timeouts.first_byte)]
+    {
+        if time.0.is_zero() {
+            build.error(key, "no time at all would fail every request");
+        }
+    }
+    if config.retry.attempts > 10 {
+        build.error("retry.attempts", "more than 10 further tries only make an outage worse");
+    }
+}
+
+/// Splits bytes at the first of a byte.
+trait SplitOnce {
+    fn split_once_at(&self, byte: u8) -> Option<(&[u8], &[u8])>;
+}
+
+impl SplitOnce for [u8] {
+    fn split_once_at(&self, byte: u8) -> Option<(&[u8], &[u8])> {
+        let at = memchr::memchr(byte, self)?;
+        Some((&self[..at], &self[at + 1..]))
+    }
+}

@@ -1,0 +1,192 @@
+//! `portcullis run`: binds, starts, waits for a signal, drains.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::apps::http_app::HttpServer;
+use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::server::configuration::ServerConf;
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Plan;
+use crate::admin::Admin;
+use crate::build::Build;
+use crate::facts::Connection;
+use crate::gateway::Gateway;
+use crate::proxy::Proxy;
+use crate::reply::Reply;
+use crate::server::{self, Edge, Refused};
+use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Line, Target};
+use crate::types::Timespan;
+
+/// `[server]` and `[log]`.
+#[derive(Default)]
+pub(super) struct Settings {
+    threads: Option<u16>,
+    grace: Option<Timespan>,
+    access: AccessLogConfig,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ServerConfig {
+    threads: Option<u16>,
+    grace_period: Option<Timespan>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct LogConfig {
+    access: AccessLogConfig,
+}
+
+impl Settings {
+    /// `None` after every mistake was reported.
+    pub(super) fn compile(build: &mut Build<'_>) -> Option<Self> {
+        let root = build.node();
+        let server: Option<ServerConfig> = match root.get("server") {
+            Some(node) => build.within_node(node, |build| {
+                let config: ServerConfig = build.deserialize()?;
+                if config.threads.is_some_and(|threads| !(1..=1024).contains(&threads)) {
+                    build.error("threads", "a gateway has 1 to 1024 threads");
+                }
+                Some(config)
+            }),
+            None => Some(ServerConfig::default()),
+        };
+        let log: Option<LogConfig> = match root.get("log") {
+            Some(node) => build.within_node(node, |build| {
+                let mut config: LogConfig = build.deserialize()?;
+                if let Target::File(path) | Target::Unix(path) = &mut config.access.to {
+                    *path = build.path(path);
+                }
+                Some(config)
+            }),
+            None => Some(LogConfig::default()),
+        };
+        let server = server?;
+        Some(Self { threads: server.threads, grace: server.grace_period, access: log?.access })
+    }
+}
+
+const GRACE: Timespan = Timespan::from_secs(30);
+
+/// Runs the gateway until a signal ends it. `notes` are printed once it is ready.
+pub(super) fn run(plan: Plan, notes: &[String]) -> Result<(), String> {
+    let Plan { mut gateway, listeners, admin, settings } = plan;
+    let threads = settings.threads.map(usize::from);
+    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let access_log =
+        AccessLog::open(&settings.access).map_err(|error| format!("error: cannot open the access log: {error}"))?;
+    gateway.access_log = access_log.map(Arc::new);
+
+    let bound = server::bind(&listeners, threads);
+    let admin = server::bind(admin.as_slice(), 1);
+    let (bound, admin) = match (bound, admin) {
+        (Ok(bound), Ok(admin)) => (bound, admin),
+        (bound, admin) => {
+            let errors = bound.err().into_iter().chain(admin.err()).flatten();
+            return Err(errors.map(|error| format!("error: {error}\n")).collect());
+        }
+    };
+
+    // Health checks, name resolution and signals: apart from the workers, so that they never wait for each other.
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("background")
+        .enable_all()
+        .build()
+        .map_err(|error| format!("error: cannot start: {error}"))?;
+    for (_, pool) in gateway.pools() {
+        pool.start(background.handle());
+    }
+
+    let current = Arc::new(ArcSwap::from_pointee(gateway));
+    let edge = Arc::new(Refusals { gateway: current.clone() });
+    let draining = Arc::new(AtomicBool::new(false));
+    let addresses: Vec<_> = bound.addresses().iter().chain(admin.addresses()).cloned().collect();
+    let serve = || -> std::io::Result<_> {
+        let (gateway, draining) = (current.clone(), draining.clone());
+        let server = bound.run(move || Arc::new(http_proxy(gateway.clone())), edge.clone())?;
+        let admin = admin.run(move || Arc::new(HttpServer::new_app(Admin::new(draining.clone()))), edge)?;
+        Ok((server, admin))
+    };
+    let (server, admin) = serve().map_err(|error| format!("error: cannot start: {error}"))?;
+    for (name, address) in addresses {
+        eprintln!("listening name={name} address={address}");
+    }
+    eprintln!("ready");
+    notes.iter().for_each(|note| println!("{note}"));
+
+    let graceful = background.block_on(async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            log::error!("signals cannot be received");
+            return true;
+        };
+        tokio::select! {
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => false,
+        }
+    });
+    draining.store(true, Ordering::Relaxed);
+    let grace = if graceful { settings.grace.unwrap_or(GRACE).into() } else { Duration::ZERO };
+    log::info!("stopping, with {grace:?} for requests under way");
+    server.drain(grace);
+    admin.drain(Duration::ZERO);
+    background.shutdown_background();
+    Ok(())
+}
+
+/// A worker's proxy, with its own pool of upstream connections.
+fn http_proxy(gateway: Arc<ArcSwap<Gateway>>) -> pingora_proxy::HttpProxy<Proxy> {
+    let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 1024, max_retries: 16, ..ServerConf::default() };
+    let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), Proxy::new(gateway));
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(Duration::from_secs(60));
+    proxy.server_options = Some(options);
+    let mut h2 = H2Options::new();
+    h2.max_concurrent_streams(100).max_header_list_size(64 << 10);
+    proxy.h2_options = Some(h2);
+    proxy
+}
+
+/// Answers and logs what never became a request.
+struct Refusals {
+    gateway: Arc<ArcSwap<Gateway>>,
+}
+
+impl Edge for Refusals {
+    fn refuse(&self, connection: &Connection, refused: Refused, head: &[u8]) -> Vec<u8> {
+        if let Some(log) = &self.gateway.load().access_log {
+            let line = head.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or(b"");
+            let line = String::from_utf8_lossy(&line[..line.len().min(1024)]);
+            let mut words = line.split(' ');
+            let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+            log.write(&Line {
+                listener: &connection.listener.name,
+                client: Some(connection.peer_ip()),
+                method,
+                path: target.split('?').next().unwrap_or(""),
+                status: refused.status,
+                tls: connection.tls.as_ref().map_or("", |tls| tls.version),
+                refused: refused.reason,
+                ..Line::default()
+            });
+        }
+        let (head, body) = Reply::refusal(refused.status, refused.reason).render(false);
+        let mut answer =
+            format!("HTTP/1.1 {} {}\r\n", head.status.as_u16(), head.status.canonical_reason().unwrap_or(""));
+        for (name, value) in &head.headers {
+            answer.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or("")));
+        }
+        answer.push_str("connection: close\r\n\r\n");
+        let mut answer = answer.into_bytes();
+        answer.extend_from_slice(&body);
+        answer
+    }
+}

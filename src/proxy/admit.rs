@@ -1,0 +1,252 @@
+//! Before an upstream is asked: what is known, whether the request is sound, its route and its policies.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
+use http::{HeaderValue, Method, Uri, Version};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+
+use super::Ctx;
+use crate::facts::{ClientIp, Connection, Facts, authority, host, new_request_id};
+use crate::gateway::Destination;
+use crate::gateway::matcher::{Found, RequestView};
+use crate::policy::Verdict;
+use crate::reply::Reply;
+use crate::types::{Captures, path};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gathers what the connection and the head say.
+pub(super) fn gather(session: &Session) -> Result<Facts> {
+    let connection = session
+        .digest()
+        .and_then(|digest| digest.proxy_digest.as_ref())
+        .and_then(|digest| digest.user_data.as_ref())
+        .and_then(|data| data.downcast_ref::<Arc<Connection>>())
+        .cloned()
+        .ok_or_else(|| Error::explain(ErrorType::InternalError, "the connection does not say who it is"))?;
+    let request = session.req_header();
+    let trusted = connection.peer_is_trusted();
+    let peer = connection.peer_ip();
+    let client = match &connection.listener.client_ip {
+        Some(config) if trusted => claimed_client(request, config).unwrap_or(peer),
+        _ => peer,
+    };
+    let id = request.headers.get(X_REQUEST_ID).filter(|id| trusted && is_request_id(id)).cloned();
+    let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let grpc = content_type.starts_with(b"application/grpc");
+    let events = request.headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream");
+    let streaming = grpc || events || request.headers.contains_key(UPGRADE);
+    Ok(Facts {
+        client,
+        trusted,
+        id: id.unwrap_or_else(new_request_id),
+        started: Instant::now(),
+        captures: Captures::default(),
+        route: None,
+        upstream: None,
+        server: None,
+        attempts: 0,
+        first_byte: None,
+        entered: 0,
+        stopped_by: None,
+        cause: None,
+        grpc,
+        streaming,
+        connection,
+    })
+}
+
+/// Judges the request; `Err` is the answer where none of the upstreams gives it.
+pub(super) async fn admit(session: &mut Session, ctx: &mut Ctx) -> Verdict {
+    let Some(facts) = &mut ctx.facts else { return Err(Reply::internal("the connection is not known")) };
+    let request = session.req_header_mut();
+    check_head(request, facts)?;
+    normalize_target(request)?;
+
+    let lower;
+    let mut host = host(request);
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        lower = host.to_ascii_lowercase();
+        host = &lower;
+    }
+    let view = RequestView {
+        method: &request.method,
+        host: host.trim_end_matches('.'),
+        path: request.uri.path(),
+        query: request.uri.query(),
+        headers: &request.headers,
+        scheme: facts.scheme(request),
+        client: facts.client,
+    };
+    let route = match ctx.gateway.find(&view) {
+        Found::Route { index, captures } => {
+            facts.captures = captures;
+            ctx.gateway.route(index)
+        }
+        Found::MethodNotAllowed { allow } => {
+            return Err(Reply::method_not_allowed(format!("{} has no {}", request.uri.path(), request.method))
+                .allow(&allow.to_string()));
+        }
+        Found::NotFound => {
+            return Err(Reply::no_route(format!("no route takes {} {}", request.method, request.uri.path())));
+        }
+    };
+    facts.route = Some(route.name.clone());
+    ctx.route = Some(route.clone());
+    route.chain.request(request, facts).await?;
+    match &route.destination {
+        Destination::Upstream(_) => Ok(()),
+        Destination::Reply(canned) => {
+            facts.stopped_by = Some(canned.kind());
+            Err(canned.reply(request, facts))
+        }
+    }
+}
+
+/// What HTTP/1 heads were already held to when they were read, for HTTP/2; and the size of the body.
+fn check_head(request: &RequestHeader, facts: &Facts) -> Verdict {
+    let limits = &facts.connection.listener.limits;
+    match request.method {
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {}
+        Method::TRACE | Method::CONNECT => {
+            return Err(Reply::method_not_allowed(format!("{} is not proxied", request.method)).closing());
+        }
+        _ => return Err(Reply::not_implemented(format!("the method {} is not known", request.method)).closing()),
+    }
+    if request.version == Version::HTTP_2 {
+        if request.headers.len() > limits.max_headers {
+            return Err(Reply::head_too_large(format!("more than {} header fields", limits.max_headers)));
+        }
+        if request.raw_path().len() > limits.max_uri {
+            return Err(Reply::uri_too_long(format!("the target has more than {} bytes", limits.max_uri)));
+        }
+        // RFC 9113, section 8.3.1: Host must not differ from :authority.
+        let mut hosts = request.headers.get_all(HOST).iter();
+        if let (Some(host), Some(authority)) = (hosts.next(), request.uri.authority())
+            && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        {
+            return Err(Reply::bad_request("`Host` and `:authority` differ"));
+        }
+        if hosts.next().is_some() {
+            return Err(Reply::bad_request("more than one `Host`"));
+        }
+        if authority(request).is_empty() {
+            return Err(Reply::bad_request("the request names no host"));
+        }
+    }
+    if let (Some(most), Some(length)) = (limits.max_body, request.headers.get(CONTENT_LENGTH)) {
+        let length = length.to_str().ok().and_then(|length| length.parse().ok()).unwrap_or(u64::MAX);
+        if length > most {
+            return Err(Reply::body_too_large(format!("the body has {length} bytes, {most} are allowed")).closing());
+        }
+    }
+    Ok(())
+}
+
+/// Puts the normal form of the path into the request, so that what is matched is what is forwarded.
+fn normalize_target(request: &mut RequestHeader) -> Verdict {
+    if request.uri.path() == "*" {
+        return match request.method {
+            Method::OPTIONS => Ok(()),
+            _ => Err(Reply::bad_request("`*` is for OPTIONS only").closing()),
+        };
+    }
+    if request.raw_path() != request.uri.path_and_query().map_or("/", |p| p.as_str()).as_bytes()
+        && request.uri.scheme().is_none()
+    {
+        return Err(Reply::bad_request("the target is not a URI").closing());
+    }
+    let path = match path::normalize(request.uri.path()) {
+        Ok(Cow::Borrowed(_)) => return Ok(()),
+        Ok(Cow::Owned(path)) => path,
+        Err(error) => return Err(Reply::bad_request(error.to_string()).closing()),
+    };
+    let target = match request.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = request.uri.clone().into_parts();
+    parts.path_and_query = target.parse().ok();
+    match (parts.path_and_query.is_some(), Uri::from_parts(parts)) {
+        (true, Ok(uri)) => {
+            request.set_uri(uri);
+            Ok(())
+        }
+        _ => Err(Reply::bad_request("the target is not a URI").closing()),
+    }
+}
+
+/// The client that the trusted proxies in front name: the last address that is not itself trusted.
+fn claimed_client(request: &RequestHeader, config: &ClientIp) -> Option<IpAddr> {
+    let forwarded = config.header == http::header::FORWARDED;
+    let mut nearest = None;
+    for value in request.headers.get_all(&config.header).iter().rev() {
+        for element in value.to_str().ok()?.rsplit(',') {
+            let address = if forwarded { forwarded_for(element)? } else { parse_address(element.trim())? };
+            nearest = Some(address);
+            if !config.trust.iter().any(|range| range.contains(address)) {
+                return nearest;
+            }
+        }
+    }
+    nearest
+}
+
+/// The `for` parameter of an element of `Forwarded` (RFC 7239, section 4).
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let (_, value) = element
+        .split(';')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
+    parse_address(value.trim().trim_matches('"'))
+}
+
+/// An address, with or without a port, IPv6 with or without brackets.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    let address = match text.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        None => text.split(':').next()?,
+    };
+    address.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// What may stand in logs and headers as a request id: visible, short, and without what needs quoting.
+fn is_request_id(id: &HeaderValue) -> bool {
+    let id = id.as_bytes();
+    (1..=128).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_untrusted_address_is_the_client() {
+        let config =
+            ClientIp { header: HeaderName::from_static("x-forwarded-for"), trust: vec!["10.0.0.0/8".parse().unwrap()] };
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.append_header("X-Forwarded-For", "1.1.1.1, 2.2.2.2").unwrap();
+        request.append_header("X-Forwarded-For", "10.0.0.9").unwrap();
+        assert_eq!(claimed_client(&request, &config), Some("2.2.2.2".parse().unwrap()));
+        request.insert_header("X-Forwarded-For", "10.0.0.8, 10.0.0.9").unwrap();
+        assert_eq!(claimed_client(&request, &config), Some("10.0.0.8".parse().unwrap()));
+        request.insert_header("X-Forwarded-For", "unknown").unwrap();
+        assert_eq!(claimed_client(&request, &config), None);
+    }
+
+    #[test]
+    fn forwarded_is_understood() {
+        assert_eq!(forwarded_for("for=192.0.2.60;proto=http;by=203.0.113.43"), "192.0.2.60".parse().ok());
+        assert_eq!(forwarded_for("For=\"[2001:db8:cafe::17]:4711\""), "2001:db8:cafe::17".parse().ok());
+        assert_eq!(forwarded_for("proto=http"), None);
+    }
+}

@@ -1,0 +1,110 @@
+//! What the client gets: the gateway's own answers, and the shaping of an upstream's.
+
+use http::Method;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::{FailToProxy, Session};
+
+use super::Ctx;
+use crate::reply::Reply;
+
+/// Sends an answer of the gateway's own. The policies that saw the request see it too.
+pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, reply: &Reply) -> Result<()> {
+    let grpc = ctx.facts.as_ref().is_some_and(|facts| facts.grpc);
+    let (mut head, body) = reply.render(grpc);
+    if let (Some(route), Some(facts)) = (&ctx.route, &ctx.facts) {
+        route.chain.response(&mut head, session.req_header(), facts);
+    }
+    if let (Some(problem), Some(facts)) = (&reply.problem, &mut ctx.facts) {
+        facts.stopped_by.get_or_insert(problem.kind);
+        facts.cause = facts.cause.take().or_else(|| problem.cause.clone());
+    }
+    if reply.close {
+        session.set_keepalive(None);
+    }
+    let bodiless = body.is_empty() || session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), bodiless).await?;
+    if !bodiless {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Shapes the head of an upstream's answer for the client.
+pub(super) fn shape(session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) {
+    if head.status.is_informational() && head.status != 101 {
+        return;
+    }
+    if let (Some(route), Some(facts)) = (&ctx.route, &ctx.facts) {
+        route.chain.response(head, session.req_header(), facts);
+    }
+    if session.is_process_shutting_down() {
+        session.set_keepalive(None);
+    }
+}
+
+/// Answers for what went wrong on the way, where there still is someone to answer.
+pub(super) async fn failure(session: &mut Session, ctx: &mut Ctx, e: &Error) -> FailToProxy {
+    let reply = explain(ctx, e);
+    let code = reply.as_ref().map_or(0, |reply| reply.status.as_u16());
+    if let Some(facts) = &mut ctx.facts {
+        facts.cause.get_or_insert_with(|| e.to_string().into());
+    }
+    let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let Some(reply) = reply.filter(|_| !answered) else {
+        return FailToProxy { error_code: code, can_reuse_downstream: false };
+    };
+    // What is left of the request's body is not read: the connection ends, unless there was none.
+    let server: &mut ServerSession = session;
+    let reuse = server.is_body_done() && !reply.close;
+    if !reuse {
+        session.set_keepalive(None);
+    }
+    let sent = send(session, ctx, &reply).await;
+    FailToProxy { error_code: code, can_reuse_downstream: reuse && sent.is_ok() }
+}
+
+/// The answer for an error; `None` when the client is gone.
+fn explain(ctx: &Ctx, e: &Error) -> Option<Reply> {
+    let upstream = || ctx.pool().map_or("?", |pool| pool.name());
+    Some(match (e.etype(), e.esource()) {
+        (ErrorType::HTTPStatus(413), _) => Reply::body_too_large("the body is larger than allowed").closing(),
+        (ErrorType::HTTPStatus(503), _) => {
+            let seconds = ctx.pool().map_or(1, |pool| pool.retry_after().as_secs().max(1));
+            Reply::no_upstream(format!("no server of `{}` can take requests now", upstream())).retry_after(seconds)
+        }
+        (
+            ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::HTTPStatus(504),
+            ErrorSource::Upstream,
+        ) => Reply::upstream_timeout(format!("`{}` did not answer in time", upstream())),
+        (_, ErrorSource::Upstream) => Reply::bad_upstream(format!("`{}` gave no valid answer", upstream())),
+        (ErrorType::ReadTimedout, ErrorSource::Downstream) => {
+            Reply::request_timeout("the request's body did not arrive in time").closing()
+        }
+        (ErrorType::ReadError, ErrorSource::Downstream) if is_framing(e) => {
+            Reply::bad_request("the framing of the request's body is wrong").closing()
+        }
+        (ErrorType::InvalidHTTPHeader, ErrorSource::Downstream) => {
+            Reply::bad_request("the request is malformed").closing()
+        }
+        (_, ErrorSource::Downstream) => return None,
+        _ => Reply::internal("the gateway failed").closing(),
+    })
+}
+
+/// The connection reports broken framing of a body as invalid data.
+fn is_framing(e: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(e);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::InvalidData;
+        }
+        cause = error.source();
+    }
+    e.to_string().contains("invalid framing")
+}

@@ -1,0 +1,174 @@
+//! One attempt at an upstream: which server, what is sent, what its answer means.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use http::header::{FORWARDED, HOST};
+use http::{HeaderName, HeaderValue, Version};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use super::{Attempt, Ctx};
+use crate::facts::{Facts, authority};
+use crate::upstream::Failure;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Takes a server for the next attempt.
+pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    ctx.attempt = None;
+    let Some(pool) = ctx.pool().cloned() else {
+        return Err(Error::explain(ErrorType::InternalError, "the route has no upstream"));
+    };
+    let Some(facts) = &mut ctx.facts else {
+        return Err(Error::explain(ErrorType::InternalError, "no facts were gathered"));
+    };
+    let request = session.req_header();
+    facts.upstream.get_or_insert_with(|| pool.shared_name());
+    let Some(pick) = pool.pick(pool.key(request, facts.client), &ctx.tried) else {
+        return Err(Error::explain(ErrorType::HTTPStatus(503), "no server is usable"));
+    };
+    if facts.attempts == 0 {
+        pool.budget().request();
+    }
+    facts.attempts += 1;
+    facts.server = Some(pick.backend().name());
+
+    let mut peer = pick.peer();
+    let timeouts = pool.timeouts();
+    let now = Instant::now();
+    let wait = if facts.streaming {
+        facts.connection.listener.timeouts.stream_idle
+    } else {
+        ctx.deadline = ctx.deadline.or_else(|| timeouts.total.map(|total| facts.started + total));
+        let wait = timeouts.first_byte;
+        ctx.deadline.map_or(wait, |deadline| wait.min(deadline.saturating_duration_since(now)))
+    };
+    peer.options.read_timeout = Some(wait.max(Duration::from_millis(1)));
+    ctx.tried.add(&pick);
+    ctx.attempt = Some(Attempt { pick, started: now });
+    Ok(peer)
+}
+
+/// Shapes what is sent to the upstream.
+pub(super) fn request(original: &RequestHeader, head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+    let facts = ctx.facts()?;
+    forwarded_fields(original, head, facts)?;
+    if let Some(route) = &ctx.route
+        && let Err(reply) = route.chain.upstream(head, original, facts)
+    {
+        return Err(Error::explain(ErrorType::HTTPStatus(reply.status.as_u16()), "a policy stopped the request"));
+    }
+    Ok(())
+}
+
+/// Judges the head of an upstream's answer: it counts, and it may be worth another attempt.
+pub(super) fn response(session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    if head.status.is_informational() && head.status != 101 {
+        return Ok(());
+    }
+    let Some(attempt) = &mut ctx.attempt else { return Ok(()) };
+    let latency = attempt.started.elapsed();
+    attempt.pick.first_byte(latency);
+    if let Some(facts) = &mut ctx.facts {
+        facts.first_byte = Some(latency);
+    }
+    let failure = Failure::Status(head.status.as_u16());
+    if head.status.is_server_error() && may_retry(session, ctx, failure, false) {
+        let mut error = Error::explain(ErrorType::HTTPStatus(head.status.as_u16()), "the answer is worth another try");
+        error.set_retry(true);
+        return Err(error.into_up());
+    }
+    Ok(())
+}
+
+/// Decides what follows from a failed attempt.
+pub(super) fn failed(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    mut e: Box<Error>,
+    failure: Failure,
+    reused: bool,
+) -> Box<Error> {
+    // An answer that is worth another try was judged when it came.
+    let judged = matches!(failure, Failure::Status(_));
+    let retry = if judged { e.retry() } else { may_retry(session, ctx, failure, reused) };
+    if let Some(attempt) = &ctx.attempt
+        && !(reused && failure == Failure::Reset)
+    {
+        attempt.pick.failed(failure);
+    }
+    if retry && reused && failure == Failure::Reset {
+        // The server closed an idle connection: the same one may be asked again.
+        ctx.tried.clear();
+    }
+    if let Some(facts) = &mut ctx.facts {
+        facts.cause = Some(Cow::Owned(e.to_string()));
+    }
+    e.set_retry(retry);
+    e
+}
+
+/// Whether another attempt is allowed: by the method, the body, the policy, and the budget.
+fn may_retry(session: &mut Session, ctx: &Ctx, failure: Failure, reused: bool) -> bool {
+    let (Some(pool), Some(facts)) = (ctx.pool(), &ctx.facts) else { return false };
+    if session.response_written().is_some() || ctx.body > 0 {
+        // Part of the body may have been sent, and what was sent is never sent again.
+        return false;
+    }
+    let idempotent = session.req_header().method.is_idempotent();
+    if reused && failure == Failure::Reset {
+        return idempotent && facts.attempts < 8;
+    }
+    let policy = pool.retry();
+    let safe = idempotent || failure == Failure::Connect;
+    safe && facts.attempts <= policy.attempts && policy.allows(failure) && pool.budget().withdraw()
+}
+
+/// `Via`, `X-Request-Id` and who asked. From an untrusted peer only our own word goes on.
+fn forwarded_fields(original: &RequestHeader, head: &mut RequestHeader, facts: &Facts) -> Result<()> {
+    let peer = facts.connection.peer_text();
+    let forwarded_for = match head.headers.get(&X_FORWARDED_FOR) {
+        Some(_) if facts.trusted => {
+            let mut all: Vec<u8> = Vec::with_capacity(64);
+            for value in head.headers.get_all(&X_FORWARDED_FOR) {
+                all.extend_from_slice(value.as_bytes());
+                all.extend_from_slice(b", ");
+            }
+            all.extend_from_slice(peer.as_bytes());
+            HeaderValue::from_bytes(&all).unwrap_or(peer)
+        }
+        _ => peer,
+    };
+    head.insert_header("X-Forwarded-For", forwarded_for)?;
+    if !facts.trusted || !head.headers.contains_key("x-forwarded-proto") {
+        head.insert_header("X-Forwarded-Proto", facts.scheme(original))?;
+    }
+    if !facts.trusted || !head.headers.contains_key("x-forwarded-host") {
+        let host = match original.headers.get(HOST) {
+            Some(host) if original.uri.authority().is_none() => Some(host.clone()),
+            _ => HeaderValue::from_str(authority(original)).ok(),
+        };
+        match host {
+            Some(host) => head.insert_header("X-Forwarded-Host", host)?,
+            None => drop(head.remove_header("x-forwarded-host")),
+        }
+    }
+    if !facts.trusted && head.headers.contains_key(FORWARDED) {
+        head.remove_header(&FORWARDED);
+    }
+    head.insert_header("X-Request-Id", facts.id.clone())?;
+    head.append_header("Via", via(original.version))?;
+    Ok(())
+}
+
+/// The received protocol and our pseudonym (RFC 9110, section 7.6.3).
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2 portcullis",
+        Version::HTTP_10 => "1.0 portcullis",
+        _ => "1.1 portcullis",
+    })
+}

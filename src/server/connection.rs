@@ -1,0 +1,473 @@
+//! The client's connection: one stream type for TCP, Unix sockets and TLS, which hands Pingora exactly the bytes
+//! of the request at hand and nothing of the next, and which holds nothing while it waits for one.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use super::chunked::Chunked;
+use super::head::{self, Framing, Head, Refused};
+use crate::facts::Connection;
+
+/// What HTTP/2 begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Read at once while a head is awaited; lives on the stack of one poll only.
+const READ: usize = 4 << 10;
+/// What may be read ahead while an upstream is at work.
+const MOST_AHEAD: usize = 64 << 10;
+
+/// A client's connection.
+pub struct Conn {
+    io: Transport,
+    /// What was read beyond the request at hand.
+    ahead: BytesMut,
+    budget: Budget,
+    http2: bool,
+    connection: Arc<Connection>,
+    digests: Option<(Arc<ProxyDigest>, Arc<SocketDigest>)>,
+}
+
+/// What carries the bytes.
+pub enum Transport {
+    /// TCP without TLS.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+    /// TLS over either.
+    Tls(Box<TlsStream<Plain>>),
+}
+
+/// What carries the bytes below TLS.
+pub enum Plain {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// How much of what arrives belongs to the request at hand.
+enum Budget {
+    Length(u64),
+    Chunked(Box<Chunked>),
+    /// No longer HTTP/1.
+    Unlimited,
+}
+
+/// What came of waiting for a request.
+pub enum Next {
+    /// A sound head, with its empty line.
+    Request(BytesMut),
+    /// The client speaks HTTP/2 from the start.
+    Http2,
+    /// The head is refused. What was read is there for the log.
+    Refused(Refused, BytesMut),
+    /// The client left, or nothing came in time.
+    Closed,
+}
+
+impl Conn {
+    /// A connection of which nothing was read yet.
+    pub fn new(io: Transport, http2: bool, connection: Arc<Connection>) -> Self {
+        Self { io, ahead: BytesMut::new(), budget: Budget::Length(0), http2, connection, digests: None }
+    }
+
+    /// Who it is.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Whether HTTP/2 was agreed on.
+    pub fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    /// Lifts every bound on what may be read: for HTTP/2, which has its own framing.
+    pub fn unlimited(&mut self) {
+        self.budget = Budget::Unlimited;
+    }
+
+    /// Waits for the next request's head and judges it.
+    pub async fn next(&mut self) -> Next {
+        self.budget = Budget::Length(0);
+        let connection = self.connection.clone();
+        let timeouts = &connection.listener.timeouts;
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+            match tokio::time::timeout(timeouts.idle, self.fill()).await {
+                Ok(Ok(n)) if n > 0 => {}
+                _ => return Next::Closed,
+            }
+        }
+        self.head(timeouts.head).await
+    }
+
+    /// Writes the answer to a refused head and lets the client read it before the connection ends.
+    pub async fn refuse(mut self, answer: &[u8]) {
+        let linger = async {
+            self.write_all(answer).await?;
+            Shutdown::shutdown(&mut self).await;
+            let mut left = MOST_AHEAD;
+            while left > 0 {
+                self.ahead.clear();
+                match self.fill().await? {
+                    0 => break,
+                    n => left = left.saturating_sub(n),
+                }
+            }
+            io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), linger).await;
+    }
+
+    async fn head(&mut self, deadline: Duration) -> Next {
+        let limits = self.connection.listener.limits;
+        let (mut looked, mut skipped) = (0, false);
+        let mut timer = None;
+        loop {
+            // One empty line may stand before a request (RFC 9112, section 2.2).
+            if !skipped && looked == 0 && self.ahead.starts_with(b"\r\n") {
+                self.ahead.advance(2);
+                skipped = true;
+            }
+            if self.connection.listener.http2
+                && self.connection.tls.is_none()
+                && !self.ahead.is_empty()
+                && PREFACE.starts_with(&self.ahead[..self.ahead.len().min(PREFACE.len())])
+            {
+                if self.ahead.len() >= PREFACE.len() {
+                    self.http2 = true;
+                    return Next::Http2;
+                }
+            } else {
+                let found = head::end(&self.ahead, looked).and_then(|end| match end {
+                    Some(length) if length <= limits.max_header_size => Ok(Some(length)),
+                    None if self.ahead.len() < limits.max_header_size => Ok(None),
+                    _ => Err(too_large(&self.ahead, limits.max_uri)),
+                });
+                match found {
+                    Ok(Some(length)) => return self.judge(length),
+                    Ok(None) => looked = self.ahead.len(),
+                    Err(refused) => return Next::Refused(refused, std::mem::take(&mut self.ahead)),
+                }
+            }
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
+            tokio::select! {
+                biased;
+                read = self.fill() => match read {
+                    Ok(n) if n > 0 => {}
+                    _ => return Next::Closed,
+                },
+                () = timer => {
+                    let late = Refused { status: 408, reason: "the request's head did not arrive in time" };
+                    return Next::Refused(late, std::mem::take(&mut self.ahead));
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, length: usize) -> Next {
+        let head = match head::check(&self.ahead[..length], &self.connection.listener.limits) {
+            Ok(head) => head,
+            Err(refused) => return Next::Refused(refused, std::mem::take(&mut self.ahead)),
+        };
+        self.budget = Budget::of(&head);
+        if let Budget::Chunked(chunked) = &self.budget
+            && chunked.clone().advance(&self.ahead[length..]).is_err()
+        {
+            let refused = Refused { status: 400, reason: "a chunk of the body has a wrong size line" };
+            return Next::Refused(refused, std::mem::take(&mut self.ahead));
+        }
+        Next::Request(if length == self.ahead.len() {
+            std::mem::take(&mut self.ahead)
+        } else {
+            self.ahead.split_to(length)
+        })
+    }
+
+    /// Reads once into `ahead`, holding no buffer while it waits.
+    async fn fill(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            let mut bytes = [0; READ];
+            let mut buf = ReadBuf::new(&mut bytes);
+            std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            self.ahead.extend_from_slice(buf.filled());
+            Poll::Ready(Ok(buf.filled().len()))
+        })
+        .await
+    }
+
+    /// What is left of the request's body, into `buf`.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<usize>> {
+        let most = most.min(buf.remaining());
+        if !self.ahead.is_empty() {
+            let n = most.min(self.ahead.len());
+            buf.put_slice(&self.ahead[..n]);
+            self.ahead.advance(n);
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new();
+            }
+            return Poll::Ready(Ok(n));
+        }
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
+        let n = part.filled().len();
+        buf.advance(n);
+        Poll::Ready(Ok(n))
+    }
+
+    /// The body is read: waits for the client to leave, and keeps what it sends meanwhile.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() < MOST_AHEAD {
+            let mut bytes = [0; READ];
+            let mut buf = ReadBuf::new(&mut bytes);
+            std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.ahead.extend_from_slice(buf.filled());
+        }
+        Poll::Pending
+    }
+
+    fn digests(&self) -> (Arc<ProxyDigest>, Arc<SocketDigest>) {
+        if let Some(digests) = &self.digests {
+            return digests.clone();
+        }
+        let head = ResponseHeader::build_no_case(200, Some(0)).expect("200 is a status");
+        let proxy = ProxyDigest::new(Box::new(head), Some(Box::new(self.connection.clone())));
+        let socket = SocketDigest::from_raw_fd(self.io.fd());
+        let _ = socket.peer_addr.set(self.connection.peer.map(PingoraAddr::Inet));
+        let _ = socket.local_addr.set(self.connection.local.map(PingoraAddr::Inet));
+        (Arc::new(proxy), Arc::new(socket))
+    }
+
+    /// Makes the facts that requests ask for; once, before the first of them.
+    pub fn prepare(&mut self) {
+        if self.digests.is_none() {
+            self.digests = Some(self.digests());
+        }
+    }
+}
+
+/// A head over the limit is a long target or long fields, and the client is told which.
+fn too_large(read: &[u8], max_uri: usize) -> Refused {
+    let line = memchr::memchr(b'\n', read).unwrap_or(read.len());
+    if line > max_uri + 32 {
+        Refused { status: 414, reason: "the request target is too long" }
+    } else {
+        Refused { status: 431, reason: "the request head is too large" }
+    }
+}
+
+impl Budget {
+    fn of(head: &Head) -> Self {
+        match head.body {
+            _ if head.upgrade => Self::Unlimited,
+            Framing::None => Self::Length(0),
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Box::default()),
+        }
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match &mut this.budget {
+            Budget::Unlimited => this.poll_body(cx, buf, usize::MAX).map_ok(drop),
+            Budget::Length(0) => this.poll_gone(cx),
+            Budget::Length(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX);
+                let n = std::task::ready!(this.poll_body(cx, buf, most))?;
+                if let Budget::Length(left) = &mut this.budget {
+                    *left -= n as u64;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Budget::Chunked(chunked) if chunked.is_done() => this.poll_gone(cx),
+            Budget::Chunked(_) => {
+                let before = buf.filled().len();
+                std::task::ready!(this.poll_body(cx, buf, usize::MAX))?;
+                let Budget::Chunked(chunked) = &mut this.budget else { return Poll::Ready(Ok(())) };
+                let new = &buf.filled()[before..];
+                match chunked.advance(new) {
+                    Ok(n) => {
+                        if n < new.len() {
+                            // What was taken from `ahead` goes back in front of what is left of it.
+                            let mut beyond = BytesMut::from(&new[n..]);
+                            beyond.unsplit(std::mem::take(&mut this.ahead));
+                            this.ahead = beyond;
+                            buf.set_filled(before + n);
+                        }
+                        Poll::Ready(Ok(()))
+                    }
+                    Err(_) => {
+                        buf.set_filled(before);
+                        Poll::Ready(Err(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            "invalid framing of a chunked body",
+                        )))
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Passes every call on to the variant at hand.
+macro_rules! delegate_io {
+    ($type:ty, $($variant:ident),*) => {
+        impl AsyncRead for $type {
+            fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_read(cx, buf),)* }
+            }
+        }
+
+        impl AsyncWrite for $type {
+            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_write(cx, buf),)* }
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_write_vectored(cx, bufs),)* }
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                match self { $(Self::$variant(io) => io.is_write_vectored(),)* }
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_flush(cx),)* }
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_shutdown(cx),)* }
+            }
+        }
+    };
+}
+delegate_io!(Transport, Tcp, Unix, Tls);
+delegate_io!(Plain, Tcp, Unix);
+
+impl Transport {
+    fn fd(&self) -> i32 {
+        match self {
+            Self::Tcp(io) => io.as_raw_fd(),
+            Self::Unix(io) => io.as_raw_fd(),
+            Self::Tls(io) => match io.get_ref().0 {
+                Plain::Tcp(io) => io.as_raw_fd(),
+                Plain::Unix(io) => io.as_raw_fd(),
+            },
+        }
+    }
+}
+
+impl From<Plain> for Transport {
+    fn from(plain: Plain) -> Self {
+        match plain {
+            Plain::Tcp(io) => Self::Tcp(io),
+            Plain::Unix(io) => Self::Unix(io),
+        }
+    }
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conn").field("peer", &self.connection.peer).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Conn {
+    async fn shutdown(&mut self) {
+        let _ = AsyncWriteExt::shutdown(&mut self.io).await;
+    }
+}
+
+impl UniqueID for Conn {
+    fn id(&self) -> UniqueIDType {
+        self.io.fd()
+    }
+}
+
+impl Ssl for Conn {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        // Pingora looks only for whether there is one; the facts are in `Connection`.
+        self.connection
+            .tls
+            .as_ref()
+            .map(|tls| Arc::new(SslDigest::new(tls.cipher, tls.version, None, None, Vec::new())))
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.http2.then_some(ALPN::H2)
+    }
+}
+
+#[async_trait]
+impl Peek for Conn {}
+
+impl GetTimingDigest for Conn {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Conn {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(self.digests().0)
+    }
+}
+
+impl GetSocketDigest for Conn {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.digests().1)
+    }
+}

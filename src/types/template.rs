@@ -1,0 +1,235 @@
+//! Text with variables, parsed once: `"/v1/users/{path.id}"`, `"{client.ip}"`.
+//!
+//! | variable | what it is |
+//! | --- | --- |
+//! | `{path.NAME}`, `{**}` | what the route's pattern captured |
+//! | `{path}`, `{host}`, `{method}`, `{scheme}` | of the request |
+//! | `{header.NAME}`, `{query.NAME}` | the first value, empty where there is none |
+//! | `{client.ip}`, `{request.id}`, `{listener}`, `{route}`, `{upstream}` | what the gateway knows |
+//!
+//! `{{` and `}}` are braces.
+
+/// A parsed text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(Box<str>),
+    Variable(Variable),
+}
+
+/// What stands in braces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Variable {
+    /// A capture of the route's path, by position.
+    Capture(usize),
+    /// The normalised path.
+    Path,
+    /// The host without its port.
+    Host,
+    /// The method.
+    Method,
+    /// `http` or `https`.
+    Scheme,
+    /// The first value of a header field.
+    Header(http::HeaderName),
+    /// The first value of a query parameter.
+    Query(Box<str>),
+    /// The client's address.
+    ClientIp,
+    /// The request's id.
+    RequestId,
+    /// The listener's name.
+    Listener,
+    /// The route's name.
+    Route,
+    /// The upstream's name.
+    Upstream,
+}
+
+/// Where the values come from.
+pub trait Variables {
+    /// Appends the value of a variable.
+    fn write(&self, variable: &Variable, out: &mut Vec<u8>);
+}
+
+const PLAIN: [(&str, Variable); 9] = [
+    ("path", Variable::Path),
+    ("host", Variable::Host),
+    ("method", Variable::Method),
+    ("scheme", Variable::Scheme),
+    ("client.ip", Variable::ClientIp),
+    ("request.id", Variable::RequestId),
+    ("listener", Variable::Listener),
+    ("route", Variable::Route),
+    ("upstream", Variable::Upstream),
+];
+
+impl Template {
+    /// Parses a text. `captures` are the names that the route's path has, by position.
+    ///
+    /// # Errors
+    /// A brace without its other, or a variable that is not known.
+    pub fn parse(text: &str, captures: &[Box<str>]) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            literal.push_str(&rest[..at]);
+            let brace = &rest[at..=at];
+            rest = &rest[at + 1..];
+            if rest.starts_with(brace) {
+                literal.push_str(brace);
+                rest = &rest[1..];
+            } else if brace == "}" {
+                return Err("a `}` without a `{`: write `}}` for a brace".to_owned());
+            } else {
+                let end = rest.find('}').ok_or("a `{` without a `}`: write `{{` for a brace")?;
+                if !literal.is_empty() {
+                    parts.push(Part::Text(std::mem::take(&mut literal).into()));
+                }
+                parts.push(Part::Variable(Variable::parse(&rest[..end], captures)?));
+                rest = &rest[end + 1..];
+            }
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Text(literal.into()));
+        }
+        Ok(Self { parts })
+    }
+
+    /// The text, if there is no variable in it.
+    pub fn constant(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What the text begins with before its first variable.
+    pub fn prefix(&self) -> &str {
+        match self.parts.first() {
+            Some(Part::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// The text with its values.
+    pub fn render(&self, variables: &impl Variables) -> Vec<u8> {
+        self.render_with(variables, |_, value, out| out.extend_from_slice(value))
+    }
+
+    /// The text as a path: values are percent-encoded, save captures, which are encoded already.
+    pub fn render_path(&self, variables: &impl Variables) -> Vec<u8> {
+        self.render_with(variables, |variable, value, out| match variable {
+            Variable::Capture(_) | Variable::Path => out.extend_from_slice(value),
+            _ => out.extend(percent_encoding::percent_encode(value, UNRESERVED).flat_map(str::bytes)),
+        })
+    }
+
+    /// The text as the value of a query parameter.
+    pub fn render_query(&self, variables: &impl Variables) -> Vec<u8> {
+        let value = self.render(variables);
+        percent_encoding::percent_encode(&value, UNRESERVED).flat_map(str::bytes).collect()
+    }
+
+    fn render_with(&self, variables: &impl Variables, put: impl Fn(&Variable, &[u8], &mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        let mut value = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Variable(variable) => {
+                    value.clear();
+                    variables.write(variable, &mut value);
+                    put(variable, &value, &mut out);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Everything but the unreserved characters of RFC 3986.
+const UNRESERVED: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl Variable {
+    fn parse(name: &str, captures: &[Box<str>]) -> Result<Self, String> {
+        if let Some((_, variable)) = PLAIN.iter().find(|(known, _)| *known == name) {
+            return Ok(variable.clone());
+        }
+        let capture = name.strip_prefix("path.").or((name == "**").then_some(name));
+        if let Some(capture) = capture {
+            return match captures.iter().position(|known| **known == *capture) {
+                Some(position) => Ok(Self::Capture(position)),
+                None if captures.is_empty() => Err(format!("`{{{name}}}`: the route's path captures nothing")),
+                None => Err(format!("`{{{name}}}`: the route's path captures {}", captures.join(", "))),
+            };
+        }
+        if let Some(header) = name.strip_prefix("header.") {
+            return header
+                .parse()
+                .map(Self::Header)
+                .map_err(|_| format!("`{header}` is not the name of a header field"));
+        }
+        if let Some(query) = name.strip_prefix("query.")
+            && !query.is_empty()
+        {
+            return Ok(Self::Query(query.into()));
+        }
+        let known = PLAIN.iter().map(|(known, _)| *known);
+        let nearest = known.clone().min_by_key(|known| strsim::damerau_levenshtein(known, name)).unwrap_or("");
+        Err(format!(
+            "the variable `{{{name}}}` is not known: did you mean `{{{nearest}}}`? There are {}, path.NAME, header.NAME, query.NAME",
+            known.collect::<Vec<_>>().join(", ")
+        ))
+    }
+}
+
+/// The value of a query parameter, decoded; the first of a name.
+pub fn query_value<'q>(query: Option<&'q str>, name: &str) -> Option<std::borrow::Cow<'q, str>> {
+    form_urlencoded::parse(query.unwrap_or("").as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Values;
+    impl Variables for Values {
+        fn write(&self, variable: &Variable, out: &mut Vec<u8>) {
+            out.extend_from_slice(match variable {
+                Variable::Capture(0) => b"7%20x",
+                Variable::ClientIp => b"192.0.2.1",
+                _ => b"a/b?",
+            });
+        }
+    }
+
+    #[test]
+    fn text_and_variables() {
+        let captures = ["id".into()];
+        let render = |text: &str| String::from_utf8(Template::parse(text, &captures).unwrap().render(&Values)).unwrap();
+        assert_eq!(render("/users/{path.id}!"), "/users/7%20x!");
+        assert_eq!(render("{{{client.ip}}}"), "{192.0.2.1}");
+        assert_eq!(render(""), "");
+        let path = Template::parse("/{path.id}/{header.x}", &captures).unwrap().render_path(&Values);
+        assert_eq!(path, b"/7%20x/a%2Fb%3F");
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        let wrong = |text: &str| Template::parse(text, &["id".into()]).unwrap_err();
+        assert!(wrong("{client.pi}").contains("did you mean `{client.ip}`?"));
+        assert!(wrong("{path.ix}").contains("captures id"));
+        assert!(wrong("{").contains("without a `}`"));
+        assert!(wrong("}").contains("without a `{`"));
+        assert!(wrong("{header.a b}").contains("not the name of a header field"));
+    }
+}

@@ -1,0 +1,212 @@
+//! Which of the usable servers takes a request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::backend::{Backend, Health};
+use super::config::BalanceConfig;
+
+/// The servers of a pool at one time, with what choosing among them needs.
+pub(super) struct Set {
+    pub backends: Vec<Arc<Backend>>,
+    /// The smooth weighted order of round robin, by position.
+    schedule: Vec<u16>,
+    cursor: AtomicUsize,
+}
+
+/// A schedule longer than this would cost more than its smoothness is worth.
+const LONGEST_SCHEDULE: usize = 4096;
+
+impl Set {
+    pub fn new(backends: Vec<Arc<Backend>>) -> Self {
+        let weights: Vec<u16> = backends.iter().map(|backend| backend.weight).collect();
+        Self { schedule: smooth(&weights), backends, cursor: AtomicUsize::new(0) }
+    }
+
+    /// A usable server that is not in `tried`, by the pool's algorithm; one in `tried` only where no other is
+    /// usable. A server whose health is unknown counts only while none is known to be healthy.
+    pub fn choose(&self, balance: &BalanceConfig, key: Option<u64>, tried: &[usize]) -> Option<Arc<Backend>> {
+        for allow_tried in [false, true] {
+            for health in [Health::Healthy, Health::Unknown] {
+                let usable = |backend: &Backend| {
+                    backend.health() == health
+                        && !backend.is_draining()
+                        && (allow_tried || !tried.contains(&backend.id))
+                };
+                if let Some(position) = self.position(balance, key, usable) {
+                    return Some(self.backends[position].clone());
+                }
+            }
+        }
+        None
+    }
+
+    fn position(&self, balance: &BalanceConfig, key: Option<u64>, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
+        if let (BalanceConfig::Hash(_), Some(key)) = (balance, key) {
+            return self.rendezvous(key, usable);
+        }
+        match balance {
+            BalanceConfig::RoundRobin | BalanceConfig::Hash(_) => self.next(usable),
+            BalanceConfig::Random => self.random(usable),
+            BalanceConfig::LeastRequest => self.better_of_two(usable, |backend| backend.load()),
+            BalanceConfig::PeakEwma => self.better_of_two(usable, |backend| backend.cost()),
+        }
+    }
+
+    fn next(&self, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
+        let length = self.schedule.len();
+        let start = self.cursor.fetch_add(1, Ordering::Relaxed);
+        (0..length)
+            .map(|i| usize::from(self.schedule[(start.wrapping_add(i)) % length]))
+            .find(|position| usable(&self.backends[*position]))
+    }
+
+    fn random(&self, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
+        let total: u32 = self.backends.iter().filter(|b| usable(b)).map(|b| u32::from(b.weight)).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut left = fastrand::u32(..total);
+        self.backends.iter().position(|backend| {
+            let weight = u32::from(backend.weight);
+            if !usable(backend) {
+                false
+            } else if left < weight {
+                true
+            } else {
+                left -= weight;
+                false
+            }
+        })
+    }
+
+    /// The power of two choices (Mitzenmacher, 2001).
+    fn better_of_two(&self, usable: impl Fn(&Backend) -> bool, cost: impl Fn(&Backend) -> f64) -> Option<usize> {
+        let first = self.random(&usable)?;
+        let second = self.random(|backend| usable(backend) && backend.id != self.backends[first].id);
+        Some(match second {
+            Some(second) if cost(&self.backends[second]) < cost(&self.backends[first]) => second,
+            _ => first,
+        })
+    }
+
+    /// Weighted rendezvous hashing: a server that comes or goes moves only its own share of the keys.
+    fn rendezvous(&self, key: u64, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
+        let score = |backend: &Backend| {
+            let unit = (mix(key ^ backend.hash) >> 11) as f64 / (1u64 << 53) as f64;
+            -f64::from(backend.weight) / unit.max(f64::MIN_POSITIVE).ln()
+        };
+        self.backends
+            .iter()
+            .enumerate()
+            .filter(|(_, backend)| usable(backend))
+            .max_by(|(_, a), (_, b)| score(a).total_cmp(&score(b)))
+            .map(|(position, _)| position)
+    }
+}
+
+/// nginx's smooth weighted order: 5, 1, 1 gives a a b a c a a.
+fn smooth(weights: &[u16]) -> Vec<u16> {
+    let divisor = weights.iter().fold(0, |a, b| gcd(a, u32::from(*b))).max(1);
+    let mut weights: Vec<i64> = weights.iter().map(|w| i64::from(u32::from(*w) / divisor)).collect();
+    let total: i64 = weights.iter().sum();
+    if total as usize > LONGEST_SCHEDULE {
+        let shrink = total as f64 / LONGEST_SCHEDULE as f64;
+        weights.iter_mut().for_each(|w| *w = ((*w as f64 / shrink) as i64).max(1));
+    }
+    let total: i64 = weights.iter().sum();
+    let mut current = vec![0; weights.len()];
+    (0..total)
+        .map(|_| {
+            let mut best = 0;
+            for i in 0..weights.len() {
+                current[i] += weights[i];
+                if current[i] > current[best] {
+                    best = i;
+                }
+            }
+            current[best] -= total;
+            best as u16
+        })
+        .collect()
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The finalizer of SplitMix64: spreads what differs in few bits.
+pub(super) fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(weights: &[u16]) -> Set {
+        let backend = |(i, weight): (usize, &u16)| Arc::new(Backend::test(i, *weight, Health::Healthy));
+        Set::new(weights.iter().enumerate().map(backend).collect())
+    }
+
+    fn hash() -> BalanceConfig {
+        BalanceConfig::Hash(super::super::config::HashSource::Client)
+    }
+
+    #[test]
+    fn round_robin_is_smooth() {
+        let set = set(&[5, 1, 1]);
+        let order: Vec<usize> = (0..7).map(|_| set.choose(&BalanceConfig::RoundRobin, None, &[]).unwrap().id).collect();
+        assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn random_keeps_to_the_weights() {
+        let set = set(&[3, 1]);
+        let first = (0..10_000).filter(|_| set.choose(&BalanceConfig::Random, None, &[]).unwrap().id == 0).count();
+        assert!((7_000..8_000).contains(&first), "{first}");
+    }
+
+    #[test]
+    fn the_less_loaded_of_two_is_taken() {
+        let set = set(&[1, 1]);
+        set.backends[0].begin();
+        for _ in 0..50 {
+            assert_eq!(set.choose(&BalanceConfig::LeastRequest, None, &[]).unwrap().id, 1);
+        }
+    }
+
+    #[test]
+    fn a_new_server_takes_only_its_share_of_keys() {
+        let (four, five) = (set(&[1; 4]), set(&[1; 5]));
+        let moved = (0..10_000u64)
+            .filter(|key| {
+                let before = four.choose(&hash(), Some(mix(*key)), &[]).unwrap().id;
+                let after = five.choose(&hash(), Some(mix(*key)), &[]).unwrap().id;
+                assert!(before == after || after == 4);
+                before != after
+            })
+            .count();
+        assert!((1_700..2_300).contains(&moved), "{moved}");
+    }
+
+    #[test]
+    fn what_is_unusable_or_tried_is_passed_over() {
+        for balance in [BalanceConfig::RoundRobin, BalanceConfig::Random, BalanceConfig::PeakEwma, hash()] {
+            let set = set(&[1, 1, 1]);
+            set.backends[0].set_health(Health::Unhealthy);
+            for key in 0..50 {
+                assert_eq!(set.choose(&balance, Some(mix(key)), &[1]).unwrap().id, 2);
+                assert_ne!(set.choose(&balance, Some(mix(key)), &[1, 2]).unwrap().id, 0);
+            }
+            set.backends[1].set_health(Health::Unknown);
+            assert_eq!(set.choose(&balance, Some(1), &[]).unwrap().id, 2);
+            set.backends[2].drain(true);
+            assert_eq!(set.choose(&balance, Some(1), &[]).unwrap().id, 1);
+            set.backends[1].set_health(Health::Unhealthy);
+            assert!(set.choose(&balance, Some(1), &[]).is_none());
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! `[upstream.NAME]` as it is written.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use http::HeaderName;
+use serde::Deserialize;
+use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer};
+
+use crate::types::Timespan;
+
+/// An upstream. The short form is the list of its servers.
+#[derive(Clone, PartialEq, Debug)]
+pub struct UpstreamConfig(pub(super) Long);
+
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Long {
+    pub servers: Vec<ServerConfig>,
+    #[serde(default)]
+    pub balance: BalanceConfig,
+    pub health: Option<HealthConfig>,
+    #[serde(default)]
+    pub timeouts: TimeoutsConfig,
+    #[serde(default)]
+    pub retry: RetryConfig,
+    #[serde(default)]
+    pub protocol: Protocol,
+    pub tls: Option<TlsConfig>,
+    #[serde(default)]
+    pub keepalive: KeepaliveConfig,
+    #[serde(default)]
+    pub outlier: Reserved,
+    #[serde(default)]
+    pub breaker: Reserved,
+    #[serde(default)]
+    pub max_requests: Reserved,
+    #[serde(default)]
+    pub slow_start: Reserved,
+    #[serde(default)]
+    pub discover: Reserved,
+}
+
+/// A key that is promised and not there yet.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Reserved;
+
+/// A server; the short form is its address.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct ServerConfig {
+    pub address: Address,
+    pub weight: u16,
+    pub drain: bool,
+}
+
+/// Where a server is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Address {
+    Inet(SocketAddr),
+    Name(String, u16),
+    Unix(PathBuf),
+}
+
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BalanceConfig {
+    #[default]
+    RoundRobin,
+    Random,
+    LeastRequest,
+    PeakEwma,
+    Hash(HashSource),
+}
+
+/// What a consistent hash is taken of.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum HashSource {
+    Header(HeaderName),
+    Cookie(String),
+    Client,
+    Path,
+}
+
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HealthConfig {
+    /// Without a path only the connection is tried.
+    pub path: Option<String>,
+    pub host: Option<String>,
+    #[serde(default = "five_seconds")]
+    pub interval: Timespan,
+    #[serde(default = "one_second")]
+    pub timeout: Timespan,
+    #[serde(default = "one")]
+    pub healthy: u16,
+    #[serde(default = "three")]
+    pub unhealthy: u16,
+    #[serde(default = "any_success")]
+    pub expect: Vec<u16>,
+}
+
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TimeoutsConfig {
+    pub connect: Timespan,
+    pub first_byte: Timespan,
+    pub idle: Reserved,
+    pub total: Option<Timespan>,
+}
+
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetryConfig {
+    /// Further tries after the first.
+    pub attempts: u32,
+    pub on: Vec<RetryOn>,
+    /// The share of requests that may be tried again, such as `"20%"`.
+    pub budget: Percent,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Debug)]
+pub(super) enum RetryOn {
+    #[serde(rename = "connect")]
+    Connect,
+    #[serde(rename = "reset")]
+    Reset,
+    #[serde(rename = "timeout")]
+    Timeout,
+    #[serde(rename = "5xx")]
+    Any5xx,
+    #[serde(rename = "500")]
+    S500,
+    #[serde(rename = "502")]
+    S502,
+    #[serde(rename = "503")]
+    S503,
+    #[serde(rename = "504")]
+    S504,
+}
+
+/// `"20%"`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Percent(pub u32);
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Protocol {
+    #[default]
+    H1,
+    H2,
+    H2c,
+}
+
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TlsConfig {
+    pub sni: Option<String>,
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub verify: Option<bool>,
+    #[serde(default)]
+    pub insecure_skip_verify: bool,
+}
+
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct KeepaliveConfig {
+    pub idle: Timespan,
+}
+
+impl Default for TimeoutsConfig {
+    fn default() -> Self {
+        Self { connect: Timespan::from_secs(5), first_byte: Timespan::from_secs(60), idle: Reserved, total: None }
+    }
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self { attempts: 1, on: vec![RetryOn::Connect], budget: Percent(20) }
+    }
+}
+
+impl Default for KeepaliveConfig {
+    fn default() -> Self {
+        Self { idle: Timespan::from_secs(50) }
+    }
+}
+
+fn five_seconds() -> Timespan {
+    Timespan::from_secs(5)
+}
+
+fn one_second() -> Timespan {
+    Timespan::from_secs(1)
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn three() -> u16 {
+    3
+}
+
+fn any_success() -> Vec<u16> {
+    vec![200, 204]
+}
+
+impl<'de> Deserialize<'de> for UpstreamConfig {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct UpstreamVisitor;
+        impl<'de> Visitor<'de> for UpstreamVisitor {
+            type Value = UpstreamConfig;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an upstream, such as [\"10.0.0.1:80\"] or { servers = [\"10.0.0.1:80\"] }")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<UpstreamConfig, A::Error> {
+                let servers = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
+                Ok(UpstreamConfig(Long { servers, ..Long::default() }))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<UpstreamConfig, A::Error> {
+                Long::deserialize(MapAccessDeserializer::new(map)).map(UpstreamConfig)
+            }
+        }
+        deserializer.deserialize_any(UpstreamVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServerConfig {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ServerVisitor;
+        impl<'de> Visitor<'de> for ServerVisitor {
+            type Value = ServerConfig;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a server, such as \"10.0.0.1:80\" or { address = \"10.0.0.1:80\", weight = 2 }")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ServerConfig, E> {
+                Ok(ServerConfig { address: text.parse().map_err(E::custom)?, weight: 1, drain: false })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ServerConfig, A::Error> {
+                #[derive(Deserialize)]
+                #[serde(deny_unknown_fields)]
+                struct Full {
+                    address: Address,
+                    #[serde(default = "one")]
+                    weight: u16,
+                    #[serde(default)]
+                    drain: bool,
+                }
+                let full = Full::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ServerConfig { address: full.address, weight: full.weight, drain: full.drain })
+            }
+        }
+        deserializer.deserialize_any(ServerVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reserved {
+    fn deserialize<D: de::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(de::Error::custom("this is not available in this version"))
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Inet(address));
+        }
+        let hint = "write \"host:port\", \"10.0.0.1:80\", \"[::1]:80\" or \"unix:/path\"";
+        if text.contains("://") {
+            return Err(format!("`{text}` is a URL, and a server is an address: {hint}"));
+        }
+        let Some((host, port)) = text.rsplit_once(':') else { return Err(format!("`{text}` has no port: {hint}")) };
+        let fine = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        if host.is_empty() || host.len() > 253 || !host.bytes().all(fine) {
+            return Err(format!("`{host}` is not a host: {hint}"));
+        }
+        match port.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(Self::Name(host.to_owned(), port)),
+            _ => Err(format!("`{port}` is not a port from 1 to 65535")),
+        }
+    }
+}
+
+crate::types::deserialize_from_str!(Address, "the address of a server, such as \"10.0.0.1:80\"");
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for HashSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("header", name)) => {
+                name.parse().map(Self::Header).map_err(|_| format!("`{name}` is not the name of a header field"))
+            }
+            Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
+            None if text == "client" => Ok(Self::Client),
+            None if text == "path" => Ok(Self::Path),
+            _ => Err(format!("`{text}`: hash `header:NAME`, `cookie:NAME`, `client` or `path`")),
+        }
+    }
+}
+
+crate::types::deserialize_from_str!(
+    HashSource,
+    "what to hash: \"header:NAME\", \"cookie:NAME\", \"client\" or \"path\""
+);
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_suffix('%').and_then(|number| number.trim().parse().ok()) {
+            Some(percent) if percent <= 100 => Ok(Self(percent)),
+            _ => Err(format!("`{text}` is not a share: write \"20%\"")),
+        }
+    }
+}
+
+crate::types::deserialize_from_str!(Percent, "a share, such as \"20%\"");
