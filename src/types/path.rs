@@ -228,11 +228,6 @@ pub(crate) const fn stays_escaped(byte: u8) -> bool {
     !is_unreserved(byte) && !matches!(byte, b'/' | b'\\' | 0..=0x1F | 0x7F)
 }
 
-/// Whether a byte stands for itself in a segment of a normal path (`pchar` of RFC 3986, without escapes).
-pub(crate) const fn stays_raw(byte: u8) -> bool {
-    matches!(CLASSES[byte as usize], Class::Plain | Class::Dot)
-}
-
 fn escaped(high: u8, low: u8) -> Option<u8> {
     let digit = |byte| char::from(byte).to_digit(16);
     u8::try_from(digit(high)? << 4 | digit(low)?).ok()
