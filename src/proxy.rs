@@ -25,6 +25,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::facts::Facts;
 use crate::gateway::{Destination, Gateway, Route};
+use crate::reply::Reply;
 use crate::upstream::{Failure, Pick, Pool, Tried};
 
 /// The gateway as Pingora sees it; every worker has one of its own over the same configuration.
@@ -40,6 +41,8 @@ pub struct Ctx {
     facts: Option<Facts>,
     attempt: Option<Attempt>,
     tried: Tried,
+    /// The answer of a policy that stopped the request on its way to the upstream.
+    stopped: Option<Reply>,
     /// Bytes of the request body so far.
     body: u64,
     /// The latest time at which the exchange with the upstream may end.
@@ -83,6 +86,7 @@ impl ProxyHttp for Proxy {
             facts: None,
             attempt: None,
             tried: Tried::default(),
+            stopped: None,
             body: 0,
             deadline: None,
         }

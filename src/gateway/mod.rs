@@ -137,7 +137,7 @@ fn compile_pools(root: &Node, build: &mut Build<'_>) -> Pools {
     let mut pools = Pools::new();
     for (name, entry) in root.get("upstream").and_then(Node::table).into_iter().flatten() {
         let pool = build.within_detached(&entry.node, |build| {
-            check_name("upstream", name, build);
+            check_name(name, build);
             let config = build.deserialize::<UpstreamConfig>()?;
             Pool::compile(name, &config, build)
         });
@@ -147,11 +147,11 @@ fn compile_pools(root: &Node, build: &mut Build<'_>) -> Pools {
 }
 
 /// Names go into logs, metrics and files.
-fn check_name(kind: &str, name: &str, build: &mut Build<'_>) {
+fn check_name(name: &str, build: &mut Build<'_>) {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
         build
-            .error("", format!("`{name}` cannot be the name of a {kind}"))
+            .error("", format!("`{name}` cannot be the name of an upstream"))
             .help("a name has at most 64 letters, digits, `-`, `_` and `.`");
     }
 }

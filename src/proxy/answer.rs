@@ -46,7 +46,7 @@ pub(super) fn shape(session: &mut Session, head: &mut ResponseHeader, ctx: &mut 
 
 /// Answers for what went wrong on the way, where there still is someone to answer.
 pub(super) async fn failure(session: &mut Session, ctx: &mut Ctx, e: &Error) -> FailToProxy {
-    let reply = explain(ctx, e);
+    let reply = ctx.stopped.take().or_else(|| explain(ctx, e));
     let code = reply.as_ref().map_or(0, |reply| reply.status.as_u16());
     if let Some(facts) = &mut ctx.facts {
         facts.cause.get_or_insert_with(|| e.to_string().into());

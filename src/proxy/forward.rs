@@ -59,7 +59,8 @@ pub(super) fn request(original: &RequestHeader, head: &mut RequestHeader, ctx: &
     if let Some(route) = &ctx.route
         && let Err(reply) = route.chain.upstream(head, original, facts)
     {
-        return Err(Error::explain(ErrorType::HTTPStatus(reply.status.as_u16()), "a policy stopped the request"));
+        ctx.stopped = Some(reply);
+        return Err(Error::explain(ErrorType::InternalError, "a policy stopped the request").into_down());
     }
     Ok(())
 }

@@ -67,16 +67,18 @@ impl Overlap<'_> {
             return;
         }
         match pattern.segments.get(position) {
+            // A `**` that stands for nothing counts for nothing: the segments before it decide.
             None if pattern.rest => {
-                // All below matches the rest of this one, and is more specific, `**` here aside.
-                if relation.mine {
-                    self.below(node, relation);
-                }
+                self.meet(&node.ends, relation);
                 self.meet(&node.rests, relation);
+                // All that is below is more specific than the rest of this one.
+                if relation.mine {
+                    self.below(node, Relation { other: true, ..relation });
+                }
             }
             None => {
                 self.meet(&node.ends, relation);
-                self.meet(&node.rests, Relation { mine: true, ..relation });
+                self.meet(&node.rests, relation);
             }
             Some(segment) => {
                 self.children(node, segment, position, relation);
@@ -155,8 +157,6 @@ impl Overlap<'_> {
 
     /// Everything below a node, where this pattern goes on with `**`.
     fn below(&mut self, node: &Node, relation: Relation) {
-        let relation = Relation { other: true, ..relation };
-        self.meet(&node.ends, relation);
         let literals = node.literals.iter().map(|(text, child)| (text.to_string(), *child));
         let regexes =
             node.regexes.iter().map(|(text, _, child)| (witness(text, text).unwrap_or_else(|| "x".to_owned()), *child));
@@ -169,8 +169,9 @@ impl Overlap<'_> {
             self.path.push('/');
             self.path.push_str(&segment);
             let child = &self.tree.nodes[child as usize];
-            self.below(child, relation);
+            self.meet(&child.ends, relation);
             self.meet(&child.rests, relation);
+            self.below(child, relation);
             self.path.truncate(kept);
         }
     }

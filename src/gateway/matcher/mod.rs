@@ -5,7 +5,7 @@
 //!
 //! 1. **Host**: an exact host before a wildcard, a longer wildcard before a shorter, any host last.
 //! 2. **Path**: a pattern whose paths are all paths of the other wins: a literal segment before `{name:regex}`,
-//!    that before `{name}`, that before `**`.
+//!    that before `{name}`, that before `**`. A `**` that stands for nothing counts for nothing.
 //! 3. **Methods**: fewer before more. A route for GET takes HEAD as well.
 //! 4. **Conditions** (header, query, `when`): a route with more than all conditions of the other.
 //!

@@ -104,7 +104,12 @@ impl Request {
             None => request.uri.path().to_owned(),
             Some(template) => {
                 let path = String::from_utf8(template.render_path(values)).unwrap_or_default();
-                // What the captures hold must not climb out of where the template puts it.
+                // A value must not climb out of where the template puts it.
+                if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+                    return Err(Reply::bad_request(
+                        "a value of the request makes a dot segment in the upstream's path",
+                    ));
+                }
                 match path::normalize(&path) {
                     Ok(normal) => normal.into_owned(),
                     Err(error) => return Err(Reply::bad_request(error.to_string())),

@@ -1,0 +1,354 @@
+//! The real binary with a configuration of the test's.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::ClientConfig;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::{Connection, Request, Response};
+use super::{DEADLINE, H2, Journal, Origin, eventually};
+
+/// Where a listener listens.
+#[derive(Clone, Debug)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The address of a TCP listener.
+    #[track_caller]
+    pub fn tcp(&self) -> SocketAddr {
+        match self {
+            Self::Tcp(address) => *address,
+            Self::Unix(path) => panic!("{} is a Unix socket", path.display()),
+        }
+    }
+}
+
+/// A gateway about to start. What the configuration does not say gets what most tests want: one worker, a listener
+/// `public` and an admin listener on ports of the kernel's choice, JSON lines on standard output.
+pub fn gateway() -> Builder {
+    Builder { config: String::new(), names: Vec::new(), env: Vec::new(), dir: tempfile::tempdir().expect("a folder") }
+}
+
+/// Runs the binary to its end.
+pub fn portcullis(arguments: &[&str]) -> Output {
+    binary().args(arguments).output().expect("the binary runs")
+}
+
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.stdin(Stdio::null());
+    command
+}
+
+pub struct Builder {
+    config: String,
+    names: Vec<(String, String)>,
+    env: Vec<(String, String)>,
+    dir: TempDir,
+}
+
+impl Builder {
+    /// The configuration. `@name` in it stands for what [`Self::set`] says, `@dir` for the test's own folder.
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config += toml;
+        self.config.push('\n');
+        self
+    }
+
+    /// An upstream with one server.
+    pub fn upstream(self, name: &str, origin: &Origin) -> Self {
+        let server = origin.address();
+        self.config(&format!("[upstream.{name}]\nservers = [\"{server}\"]"))
+    }
+
+    /// A route from everything to an upstream with one server: for tests about something else.
+    pub fn everything_to(self, origin: &Origin) -> Self {
+        self.upstream("origin", origin).config("[[route]]\nmatch = \"/**\"\nupstream = \"origin\"")
+    }
+
+    /// What `@name` stands for.
+    pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.names.push((format!("@{name}"), value.into()));
+        self
+    }
+
+    /// What `@name` stands for: an origin's address.
+    pub fn origin(self, name: &str, origin: &Origin) -> Self {
+        self.set(name, origin.address())
+    }
+
+    /// A file in the test's folder.
+    pub fn file(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.dir.path().join(name), text).expect("the test's folder takes files");
+        self
+    }
+
+    /// An environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The test's own folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Gateway {
+        let config = self.written();
+        let mut child = binary()
+            .args(["run", "--config"])
+            .arg(&config)
+            .envs(self.env.iter().cloned())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let (log, errors) = (Arc::new(Journal::default()), Arc::new(Journal::default()));
+        follow(child.stdout.take().expect("it is piped"), log.clone(), |line| {
+            serde_json::from_str(&line).unwrap_or(Value::String(line))
+        });
+        follow(child.stderr.take().expect("it is piped"), errors.clone(), |line| line);
+        let mut gateway = Gateway { child, listeners: HashMap::new(), log, errors, dir: self.dir };
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    /// Runs `portcullis check` over the configuration.
+    pub fn check(self) -> Output {
+        let config = self.written();
+        binary().arg("check").arg(&config).envs(self.env.iter().cloned()).output().expect("the binary runs")
+    }
+
+    /// Runs it with a configuration that is to be refused: whether it was, and what it said.
+    pub fn refused(self) -> String {
+        let config = self.written();
+        let output = binary().args(["run", "--config"]).arg(&config).output().expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "it ended well: {said}");
+        said
+    }
+
+    fn written(&self) -> PathBuf {
+        let mut text = self.config.clone();
+        for (table, lines) in [
+            ("[server", "[server]\nthreads = 1\n"),
+            ("[listen.", "[listen.public]\naddress = \"127.0.0.1:0\"\n"),
+            ("[admin", "[admin]\naddress = \"127.0.0.1:0\"\n"),
+            ("[log", "[log]\naccess = { to = \"stdout\", format = \"json\" }\n"),
+        ] {
+            if !text.lines().any(|line| line.trim_start().starts_with(table)) {
+                text += lines;
+            }
+        }
+        let mut names = self.names.clone();
+        names.push(("@dir".to_owned(), self.dir.path().display().to_string()));
+        // The longest first: `@ab` is not `@a` and a `b`.
+        names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        for (name, value) in names {
+            text = text.replace(&name, &value);
+        }
+        let path = self.dir.path().join("portcullis.toml");
+        std::fs::write(&path, text).expect("the test's folder takes files");
+        path
+    }
+}
+
+fn follow<T: Clone + Send + 'static>(
+    pipe: impl std::io::Read + Send + 'static,
+    journal: Arc<Journal<T>>,
+    parse: fn(String) -> T,
+) {
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            journal.push(parse(line));
+        }
+    });
+}
+
+/// A running gateway. It is killed when the test ends, and shows what it said if the test failed.
+pub struct Gateway {
+    child: Child,
+    listeners: HashMap<String, Address>,
+    log: Arc<Journal<Value>>,
+    errors: Arc<Journal<String>>,
+    dir: TempDir,
+}
+
+impl Gateway {
+    /// `GET` over a connection of its own to the listener `public`.
+    pub fn get(&self, target: &str) -> Request<'_> {
+        self.request("GET", target)
+    }
+
+    pub fn post(&self, target: &str) -> Request<'_> {
+        self.request("POST", target)
+    }
+
+    pub fn request(&self, method: &str, target: &str) -> Request<'_> {
+        Request::to(self.address(), method, target)
+    }
+
+    /// `GET` to the admin listener.
+    pub fn admin(&self, target: &str) -> Response {
+        Request::to(self.listener("admin"), "GET", target).host("localhost").send()
+    }
+
+    /// A connection to the listener `public`.
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address())
+    }
+
+    /// A connection to a listener.
+    pub fn connect_to(&self, listener: &str) -> Connection {
+        Connection::open(self.listener(listener))
+    }
+
+    /// A TLS connection to the listener `public`.
+    pub fn connect_tls(&self, name: &str, config: ClientConfig) -> std::io::Result<Connection> {
+        Connection::tls(self.address(), name, config)
+    }
+
+    /// An HTTP/2 connection without TLS, by prior knowledge.
+    pub fn h2c(&self) -> H2 {
+        H2::plain(self.address().tcp())
+    }
+
+    /// An HTTP/2 connection over TLS.
+    pub fn h2(&self, name: &str, config: ClientConfig) -> H2 {
+        H2::tls(self.address().tcp(), name, config)
+    }
+
+    /// Sends bytes on a connection of their own; gives everything that came back, and whether the gateway closed.
+    pub fn raw(&self, bytes: impl AsRef<[u8]>) -> (Vec<u8>, bool) {
+        let mut connection = self.connect();
+        connection.send_raw(bytes);
+        connection.rest(DEADLINE)
+    }
+
+    /// The address of the listener `public`.
+    #[track_caller]
+    pub fn address(&self) -> &Address {
+        self.listener("public")
+    }
+
+    /// The address of a listener by its name.
+    #[track_caller]
+    pub fn listener(&self, name: &str) -> &Address {
+        self.listeners.get(name).unwrap_or_else(|| panic!("no listener {name:?} in {:?}", self.listeners))
+    }
+
+    /// Waits for a line of the access log.
+    #[track_caller]
+    pub fn logged(&self, what: &str, mut find: impl FnMut(&Value) -> bool) -> Value {
+        self.log.wait_for(&format!("a log line: {what}"), |lines| lines.iter().find(|line| find(line)).cloned())
+    }
+
+    /// Waits for so many lines of the access log.
+    #[track_caller]
+    pub fn logged_lines(&self, count: usize) -> Vec<Value> {
+        self.log.wait_for("lines of the access log", |lines| (lines.len() >= count).then(|| lines.to_vec()))
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn errors(&self) -> Vec<String> {
+        self.errors.all()
+    }
+
+    /// The test's own folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its process, for `/proc`.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("it runs");
+        let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("statm has numbers");
+        pages * rustix::param::page_size() as u64
+    }
+
+    /// TERM: stop when the requests in flight are done.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// INT: stop now.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our child can be signalled");
+    }
+
+    /// Whether it is still there.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until it has ended; whether it ended well.
+    #[track_caller]
+    pub fn ended(&mut self) -> bool {
+        eventually("the gateway's end", || self.child.try_wait().ok().flatten()).success()
+    }
+
+    #[track_caller]
+    fn wait_until_ready(&mut self) {
+        let child = &mut self.child;
+        let lines = eventually("`ready`", || {
+            let lines = self.errors.all();
+            if lines.iter().any(|line| line.trim_end().ends_with("ready")) {
+                return Some(Ok(lines));
+            }
+            let ended = child.try_wait().ok().flatten()?;
+            Some(Err(format!("the gateway ended ({ended}):\n{}", lines.join("\n"))))
+        });
+        let lines = lines.unwrap_or_else(|said| panic!("{said}"));
+        for line in lines {
+            let word = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+            if let (Some(name), Some(address)) = (word("name"), word("address")) {
+                let address = match address.strip_prefix("unix:") {
+                    Some(path) => Address::Unix(path.into()),
+                    None => Address::Tcp(address.parse().unwrap_or_else(|e| panic!("{address}: {e}"))),
+                };
+                self.listeners.insert(name.to_owned(), address);
+            }
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let mut said = String::new();
+            for line in self.errors.all() {
+                let _ = writeln!(said, "gateway: {line}");
+            }
+            for line in self.log.all() {
+                let _ = writeln!(said, "access:  {line}");
+            }
+            eprint!("{said}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The harness: the real binary on ports that it picked, real origins that answer by script and remember every
+//! byte, and clients that speak HTTP/1.1, HTTP/2 and TLS down to the last byte.
+//!
+//! ```no_run
+//! let users = Origin::saying("users");
+//! let gw = gateway().upstream("users", &users).config(ROUTES).start();
+//! gw.get("/users/7").header("Accept", "text/plain").send().expect(200);
+//! assert_eq!(users.only_request().target, "/users/7");
+//! ```
+//!
+//! Nothing here sleeps to let something happen: what happens is an entry in a [`Journal`], and whoever waits for
+//! it waits with a deadline.
+
+mod certificates;
+mod client;
+mod gateway;
+mod h2_client;
+mod h2_frames;
+mod h2_origin;
+mod journal;
+mod origin;
+mod wire;
+
+pub use certificates::{Authority, Identity};
+pub use client::{Connection, Response};
+pub use gateway::{Address, Gateway, gateway, portcullis};
+pub use h2_client::{H2, grpc_frame};
+pub use h2_frames::{Fate, Frames};
+pub use h2_origin::{H2Answer, H2Origin};
+pub use journal::{DEADLINE, Journal, eventually};
+pub use origin::{Answer, Origin, Seen, answer, full_address, refused_address};
+pub use wire::Fields;

@@ -1,0 +1,15 @@
+//! Portcullis from the outside: the real binary, between real clients and real origins.
+
+#[allow(dead_code, unused_imports, reason = "the harness is there for tests to come as well")]
+mod harness;
+
+mod architecture;
+mod headers;
+mod hostile;
+mod http2;
+mod listeners;
+mod logs;
+mod mistakes;
+mod routing;
+mod selftest;
+mod upstreams;

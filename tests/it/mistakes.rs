@@ -1,0 +1,212 @@
+//! Mistakes in a configuration: every one is refused, with its line, and with words that say what to do.
+
+use crate::harness::{gateway, portcullis};
+
+const BASE: &str = "[listen.public]\naddress = \"127.0.0.1:0\"\n[upstream]\no = [\"127.0.0.1:1\"]\n";
+
+/// The configuration behind [`BASE`], and what must be said of it.
+const MISTAKES: &[(&str, &[&str])] = &[
+    ("[[route]]\nmatch = \"/\"\nupstream = \"oo\"", &["there is no upstream `oo`", "did you mean `o`?", ":7:12"]),
+    ("[[route]]\nmatch = \"/\"", &["the route leads nowhere"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrespond = {}", &["more than one destination"]),
+    ("[[route]]\nupstream = \"o\"", &["`match` is missing here"]),
+    ("[[route]]\nmatch = \"a\"\nupstream = \"o\"", &["does not begin with `/`"]),
+    ("[[route]]\nmatch = \"get /a\"\nupstream = \"o\"", &["methods are written in upper case: GET"]),
+    ("[[route]]\nmatch = \"BREW /a\"\nupstream = \"o\"", &["`BREW` is not a method"]),
+    ("[[route]]\nmatch = \"/a/{}\"\nupstream = \"o\"", &["a capture has a name"]),
+    ("[[route]]\nmatch = \"/a/{x}/{x}\"\nupstream = \"o\"", &["given to two captures"]),
+    ("[[route]]\nmatch = \"/a/x{y}\"\nupstream = \"o\"", &["a capture is a whole segment"]),
+    ("[[route]]\nmatch = \"/a/{y\"\nupstream = \"o\"", &["a `{` without a `}`"]),
+    ("[[route]]\nmatch = \"/a/y}\"\nupstream = \"o\"", &["a `}` without a `{`"]),
+    ("[[route]]\nmatch = \"/a/**/b\"\nupstream = \"o\"", &["it is the last segment"]),
+    ("[[route]]\nmatch = \"/a//b\"\nupstream = \"o\"", &["an empty segment"]),
+    ("[[route]]\nmatch = \"/a/../b\"\nupstream = \"o\"", &["write it as in `/b`"]),
+    ("[[route]]\nmatch = \"/%41\"\nupstream = \"o\"", &["write it as in `/A`"]),
+    ("[[route]]\nmatch = \"/a/{x:[}\"\nupstream = \"o\"", &["is not a regular expression"]),
+    ("[[route]]\nmatch = { path = \"/\", host = \"a:80\" }\nupstream = \"o\"", &["without its port"]),
+    ("[[route]]\nmatch = { path = \"/\", host = \"a b\" }\nupstream = \"o\"", &["is not a host"]),
+    (
+        "[[route]]\nmatch = { path = \"/\", headers = { \"a b\" = \"1\" } }\nupstream = \"o\"",
+        &["not the name of a header field"],
+    ),
+    (
+        "[[route]]\nmatch = { path = \"/\", headers = { a = { regex = \"(\" } } }\nupstream = \"o\"",
+        &["not a regular expression"],
+    ),
+    (
+        "[[route]]\nmatch = { path = \"/\", headers = { a = 1 } }\nupstream = \"o\"",
+        &["expected the value in quotes", "found the number 1"],
+    ),
+    ("[[route]]\nmatch = { path = \"/\", when = \"request.\" }\nupstream = \"o\"", &["not a CEL expression"]),
+    (
+        "[[route]]\nmatch = { path = \"/\", when = \"user == 1\" }\nupstream = \"o\"",
+        &["`user` is not known", "`request`"],
+    ),
+    ("[[route]]\nmatch = { path = \"/\", when = \"1 + 1\" }\nupstream = \"o\"", &["a condition is true or false"]),
+    ("[[route]]\nmatch = { pth = \"/\" }\nupstream = \"o\"", &["`pth` is not known here", "did you mean `path`?"]),
+    ("[[route]]\nmatch = 1\nupstream = \"o\"", &["expected a match", "found the number 1"]),
+    (
+        "[[route]]\nmatch = \"/a/{x}\"\nupstream = \"o\"\n[[route]]\nmatch = \"/{y}/b\"\nupstream = \"o\"",
+        &["two routes take GET /a/b", "the other route"],
+    ),
+    (
+        "[[route]]\nmatch = \"/a\"\nupstream = \"o\"\n[[route]]\nmatch = \"/a\"\nupstream = \"o\"",
+        &["two routes take GET /a"],
+    ),
+    (
+        "[[route]]\nmatch = \"GET,POST /a\"\nupstream = \"o\"\n[[route]]\nmatch = \"POST,PUT /a\"\nupstream = \"o\"",
+        &["two routes take POST /a"],
+    ),
+    (
+        "[[route]]\nmatch = \"/{x:[a-m]+}\"\nupstream = \"o\"\n[[route]]\nmatch = \"/{x:[m-z]+}\"\nupstream = \"o\"",
+        &["two routes take GET /m"],
+    ),
+    (
+        "[[route]]\nname = \"a\"\nmatch = \"/a\"\nupstream = \"o\"\n[[route]]\nname = \"a\"\nmatch = \"/b\"\nupstream = \"o\"",
+        &["two routes have the name `a`"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nuse = [\"x\"]", &["there is no policy `x`"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauth = \"idp\"", &["`auth` is not available in this version"]),
+    ("[[route]]\nmatch = \"/\"\nsplit = { a = 1 }", &["`split` is not available in this version"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nreponse = {}",
+        &["`reponse` is not known here", "did you mean `response`?"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nresponse = { header = {} }", &["did you mean `headers`?"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nresponse = { headers = { set = { \"a b\" = \"1\" } } }",
+        &["not the name of a header field"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nresponse = { headers = { set = { Connection = \"x\" } } }",
+        &["`connection` cannot be edited"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrequest = { headers = { set = { Host = \"x\" } } }",
+        &["has `host` for it"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nresponse = { headers = { set = { A = \"{client.pi}\" } } }",
+        &["did you mean `{client.ip}`?"],
+    ),
+    (
+        "[[route]]\nmatch = \"/{id}\"\nupstream = \"o\"\nrequest = { path = \"/{path.di}\" }",
+        &["the route's path captures id"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrequest = { path = \"x\" }", &["a path begins with `/`"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrequest = { host = \"a b\" }", &["is not a host"]),
+    ("[[route]]\nmatch = \"/\"\nrespond = { status = 99 }", &["a number from 200 to 599"]),
+    ("[[route]]\nmatch = \"/\"\nrespond = { status = \"200\" }", &["from 0 to 65535, found the text"]),
+    ("[[route]]\nmatch = \"/\"\nredirect = { to = \"/x\", status = 200 }", &["a redirect has the status 301"]),
+    ("[[route]]\nmatch = \"/\"\nredirect = { to = \"/{x\" }", &["a `{` without a `}`"]),
+    ("[defaults]\nrat_limit = {}", &["`rat_limit` is not known here"]),
+    ("[policy]\nx = 1", &["a bundle of policies is a table"]),
+    ("[upstream.e]\nservers = []", &["an upstream without servers"]),
+    ("[upstream.e]\nservers = [\"a\"]", &["`a` has no port"]),
+    ("[upstream.e]\nservers = [\"http://a:1\"]", &["is a URL, and a server is an address"]),
+    ("[upstream.e]\nservers = [\"a:0\"]", &["is not a port from 1 to 65535"]),
+    ("[upstream.e]\nservers = [\"a:1\", \"a:1\"]", &["the server `a:1` is given twice"]),
+    ("[upstream.e]\nservers = [{ address = \"a:1\", weight = 0 }]", &["a weight is 1 or more"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nbalance = \"least_requests\"", &["did you mean `least_request`?"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nbalance = { hash = \"head:x\" }", &["hash `header:NAME`"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nhealth = { path = \"x\" }", &["the path of a check begins with `/`"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nhealth = { interval = \"5\" }", &["has no unit", "\"5s\""]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nhealth = { interval = \"1ms\" }", &["at least 100ms apart"]),
+    (
+        "[upstream.e]\nservers = [\"a:1\"]\ntimeouts = { connect = 5 }",
+        &["expected a duration with its unit", "found the number 5"],
+    ),
+    ("[upstream.e]\nservers = [\"a:1\"]\nretry = { on = [\"conect\"] }", &["did you mean `connect`?"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nretry = { budget = \"200%\" }", &["is not a share"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nprotocol = \"h2\"", &["`h2` is HTTP/2 over TLS"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nprotocol = \"h2c\"\ntls = {}", &["`h2c` is HTTP/2 without TLS"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\ntls = { verify = false }", &["insecure_skip_verify = true"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\ntls = { ca = \"none.pem\" }", &["cannot read certificates from"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\ntls = { cert = \"portcullis.toml\" }", &["the certificate needs its `key`"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nbreaker = {}", &["not available in this version"]),
+    ("[upstream.\"a b\"]\nservers = [\"a:1\"]", &["cannot be the name of an upstream"]),
+    ("[listen.x]\naddress = \"8080\"", &["is not an address to listen on"]),
+    ("[listen.x]\naddress = \"127.0.0.1:0\"\nmax_connections = 0", &["nobody could be served"]),
+    ("[listen.x]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [] }", &["TLS needs a certificate"]),
+    (
+        "[listen.x]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [{ cert = \"no.pem\", key = \"no.key\" }] }",
+        &["cannot read certificates", "cannot read a private key"],
+    ),
+    (
+        "[listen.x]\naddress = \"127.0.0.1:0\"\nclient_ip = { header = \"X-Real-IP\", trust = [] }",
+        &["`X-Forwarded-For` or `Forwarded`"],
+    ),
+    (
+        "[listen.x]\naddress = \"127.0.0.1:0\"\nclient_ip = { header = \"Forwarded\", trust = [\"10.0.0.1/8\"] }",
+        &["bits set outside its prefix", "10.0.0.0/8"],
+    ),
+    ("[listen.x]\naddress = \"127.0.0.1:0\"\nlimits = { max_uri = \"8\" }", &["is not a size"]),
+    ("[listen.x]\nadress = \"127.0.0.1:0\"", &["did you mean `address`?", "`address` is missing here"]),
+    ("[admin]\naddress = \"0.0.0.0:1\"", &["a loopback address or a Unix socket only"]),
+    ("[server]\nthreads = 0", &["1 to 1024 threads"]),
+    ("[log]\naccess = { to = \"stdot\" }", &["did you mean `stdout`?"]),
+    ("[servers]\nthreads = 1", &["`servers` is not known here", "did you mean `server`?"]),
+    ("[auth.x]\njwt = {}", &["`auth` is not available in this version"]),
+    ("[route]\nmatch = \"/\"", &["`route` is a list: write [[route]]"]),
+    ("include = \"x\"", &["include"]),
+    ("[[route]]\nmatch = \"/\nupstream = \"o\"", &["not valid TOML"]),
+    ("[[route]]\nmatch = \"/\"\nmatch = \"/\"\nupstream = \"o\"", &["not valid TOML", "duplicate key"]),
+];
+
+#[test]
+fn each_is_refused_with_its_words() {
+    assert!(MISTAKES.len() >= 60);
+    let mut wrong = Vec::new();
+    for (text, expected) in MISTAKES {
+        let route = if text.contains("[[route]]") || text.contains("[route]") {
+            ""
+        } else {
+            "\n[[route]]\nmatch = \"/**\"\nupstream = \"o\""
+        };
+        let base = if text.starts_with("include") { format!("{text}\n{BASE}") } else { format!("{BASE}{text}") };
+        let output = gateway().config(&format!("{base}{route}")).check();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let missing: Vec<_> = expected.iter().filter(|words| !said.contains(**words)).collect();
+        if output.status.success() || !missing.is_empty() || !said.contains("portcullis.toml:") {
+            wrong.push(format!("{text}\n-- lacks {missing:?} in\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n=====\n"));
+}
+
+#[test]
+fn all_of_a_file_are_reported_at_once() {
+    let text = gateway()
+        .config("[upstream]\na = []\nb = [\"x\"]\n[[route]]\nmatch = \"x\"\nupstream = \"c\"\n[[route]]\nmatch = \"/\"\nfoo = 1\nupstream = \"a\"")
+        .refused();
+    for words in [
+        "without servers",
+        "has no port",
+        "does not begin with",
+        "no upstream `c`",
+        "`foo` is not known here",
+        "5 errors",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
+fn the_report_shows_the_line() {
+    let text = gateway().config(BASE).config("[[route]]\nmatch = \"/\"\nupstream = \"oo\"").refused();
+    assert!(text.contains("| upstream = \"oo\"\n  |            ^^^^"), "{text}");
+}
+
+#[test]
+fn the_command_line_explains_itself() {
+    let help = portcullis(&["--help"]);
+    let text = String::from_utf8_lossy(&help.stdout);
+    for word in ["run", "check", "demo", "portcullis check FILE"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert!(String::from_utf8_lossy(&portcullis(&["--version"]).stdout).starts_with("portcullis 0."));
+    let missing = portcullis(&["check", "/nonexistent.toml"]);
+    assert!(
+        !missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("cannot read /nonexistent.toml")
+    );
+}
