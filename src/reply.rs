@@ -20,7 +20,7 @@ pub struct Reply {
     /// The body of an answer that is not a problem.
     pub body: Bytes,
     /// What went wrong, if something did.
-    pub problem: Option<Problem>,
+    pub problem: Option<Box<Problem>>,
     /// Whether the connection ends with this answer.
     pub close: bool,
 }
@@ -183,7 +183,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
-            problem: Some(Problem { kind, title, detail, cause: None }),
+            problem: Some(Box::new(Problem { kind, title, detail, cause: None })),
             close: false,
         }
     }

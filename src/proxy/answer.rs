@@ -1,13 +1,18 @@
 //! What the client gets: the gateway's own answers, and the shaping of an upstream's.
 
+use std::time::Duration;
+
 use http::Method;
-use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
 
 use super::Ctx;
 use crate::reply::Reply;
+
+/// How long what is left of a request's body is awaited on HTTP/2.
+const DRAIN: Duration = Duration::from_millis(100);
 
 /// Sends an answer of the gateway's own. The policies that saw the request see it too.
 pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, reply: &Reply) -> Result<()> {
@@ -24,11 +29,12 @@ pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, reply: &Reply) ->
         session.set_keepalive(None);
     }
     let bodiless = body.is_empty() || session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(head), bodiless).await?;
+    // As tasks, for only they let a head end a stream of HTTP/2, as a gRPC status needs it.
+    let mut tasks = vec![HttpTask::Header(Box::new(head), bodiless)];
     if !bodiless {
-        session.write_response_body(Some(body), true).await?;
+        tasks.push(HttpTask::Body(Some(body), true));
     }
-    Ok(())
+    session.write_response_tasks(tasks).await.map(drop)
 }
 
 /// Shapes the head of an upstream's answer for the client.
@@ -62,6 +68,11 @@ pub(super) async fn failure(session: &mut Session, ctx: &mut Ctx, e: &Error) -> 
         session.set_keepalive(None);
     }
     let sent = send(session, ctx, &reply).await;
+    if session.is_http2() {
+        // A stream whose request was not read to its end would be reset, which may overtake the answer.
+        let server: &mut ServerSession = session;
+        let _ = tokio::time::timeout(DRAIN, server.drain_request_body()).await;
+    }
     FailToProxy { error_code: code, can_reuse_downstream: reuse && sent.is_ok() }
 }
 

@@ -123,6 +123,7 @@ impl Bound {
         match &listener.spec.address {
             Address::Inet(address) => {
                 let mut address = *address;
+                probe(address)?;
                 for worker in &mut self.workers {
                     let socket = inet_socket(address)?;
                     // A port that the system chose for the first socket holds for all.
@@ -164,6 +165,16 @@ impl Server {
 }
 
 const BACKLOG: i32 = 8192;
+
+/// `SO_REUSEPORT` would let two gateways of one user share a port without a word.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())
+}
 
 fn inet_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;

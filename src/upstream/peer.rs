@@ -47,11 +47,11 @@ impl Template {
                 build
                     .error("protocol", "`h2` is HTTP/2 over TLS")
                     .help("add `tls = {}`, or write \"h2c\" for HTTP/2 without TLS");
-                return None;
+                None
             }
             (Protocol::H2c, Some(_)) => {
                 build.error("protocol", "`h2c` is HTTP/2 without TLS").help("remove `tls`, or write \"h2\"");
-                return None;
+                None
             }
             (_, None) => Some(template),
             (_, Some(tls)) => build.within("tls", |build| template.tls(tls, config, build)).then_some(template),

@@ -128,3 +128,19 @@ fn bodies_have_a_limit() {
     gw.post("/").body("0123456789a").send().expect(413).problem("body-too-large");
     gw.post("/").chunked("0123456789a").send().expect(413);
 }
+
+#[test]
+fn a_port_that_is_taken_is_an_error() {
+    let origin = Origin::saying("ok");
+    let gw = gateway().everything_to(&origin).start();
+    let address = gw.address().tcp().to_string();
+    let said = gateway()
+        .set("taken", &address)
+        .config("[listen.public]\naddress = \"@taken\"")
+        .everything_to(&origin)
+        .refused();
+    assert!(
+        said.contains(&format!("cannot listen on {address} (public)")) && said.contains("another process"),
+        "{said}"
+    );
+}

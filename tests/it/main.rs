@@ -1,6 +1,12 @@
 //! Portcullis from the outside: the real binary, between real clients and real origins.
 
-#[allow(dead_code, unused_imports, reason = "the harness is there for tests to come as well")]
+#[allow(
+    dead_code,
+    unused_imports,
+    clippy::type_complexity,
+    clippy::wrong_self_convention,
+    reason = "the harness is there for tests to come as well"
+)]
 mod harness;
 
 mod architecture;

@@ -97,7 +97,6 @@ pub struct Matcher {
     any: Tree,
 }
 
-#[derive(Default)]
 struct Tree {
     nodes: Vec<Node>,
 }
@@ -127,12 +126,12 @@ impl Matcher {
     /// # Errors
     /// Pairs of routes that are ambiguous; at most a hundred.
     pub fn build(routes: Vec<RouteSpec>) -> Result<Self, Vec<Conflict>> {
-        let mut matcher = Self { exact: HashMap::default(), wildcard: HashMap::default(), any: Tree::new() };
+        let mut matcher = Self { exact: HashMap::default(), wildcard: HashMap::default(), any: Tree::default() };
         for (index, route) in routes.iter().enumerate() {
             for host in &route.hosts {
                 let tree = match host {
-                    HostPattern::Exact(name) => matcher.exact.entry(name.clone()).or_insert_with(Tree::new),
-                    HostPattern::Wildcard(name) => matcher.wildcard.entry(name.clone()).or_insert_with(Tree::new),
+                    HostPattern::Exact(name) => matcher.exact.entry(name.clone()).or_default(),
+                    HostPattern::Wildcard(name) => matcher.wildcard.entry(name.clone()).or_default(),
                 };
                 tree.insert(index, route);
             }
@@ -242,11 +241,14 @@ impl Walk<'_, '_> {
     }
 }
 
-impl Tree {
-    fn new() -> Self {
+impl Default for Tree {
+    /// The root alone.
+    fn default() -> Self {
         Self { nodes: vec![Node::default()] }
     }
+}
 
+impl Tree {
     fn insert(&mut self, index: usize, route: &RouteSpec) {
         let mut at = 0u32;
         for segment in &route.path.segments {
