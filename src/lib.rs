@@ -17,7 +17,7 @@
 //!
 //! Modules import to the left only: `types` → `clock`, `reply`, `telemetry` → `facts` → `build` →
 //! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
-//! `tests/architecture.rs` holds it.
+//! `tests/it/architecture.rs` holds it.
 
 pub mod types;
 

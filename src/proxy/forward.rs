@@ -70,6 +70,10 @@ pub(super) fn response(session: &mut Session, head: &mut ResponseHeader, ctx: &m
     if head.status.is_informational() && head.status != 101 {
         return Ok(());
     }
+    if head.version == Version::HTTP_10 {
+        // A version is that of the sender, not of whom it passes on (RFC 9110, section 2.5).
+        head.set_version(Version::HTTP_11);
+    }
     let Some(attempt) = &mut ctx.attempt else { return Ok(()) };
     let latency = attempt.started.elapsed();
     attempt.pick.first_byte(latency);

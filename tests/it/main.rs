@@ -16,6 +16,7 @@ mod http2;
 mod listeners;
 mod logs;
 mod mistakes;
+mod real;
 mod routing;
 mod selftest;
 mod upstreams;
