@@ -31,7 +31,7 @@ fn started(mut command: Command, port: u16) -> Part {
 
 fn nginx(dir: &Path, port: u16) -> Part {
     let conf = format!(
-        "worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.err;\n\
+        "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/nginx.err;\n\
          events {{ worker_connections 1024; }}\n\
          http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;\n\
          fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
