@@ -15,13 +15,12 @@
 //!
 //! # The import rule
 //!
-//! Modules import to the left only: `types` → `clock`, `reply`, `telemetry` → `facts` → `build` →
+//! Modules import to the left only: `types` → `reply`, `telemetry` → `facts` → `build` →
 //! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
 //! `tests/it/architecture.rs` holds it.
 
 pub mod types;
 
-pub mod clock;
 pub mod reply;
 pub mod telemetry;
 

@@ -70,8 +70,13 @@ impl Edits {
         for (i, name) in config.remove.iter().enumerate() {
             let key = format!("headers.remove[{i}]");
             match name.strip_suffix('*') {
-                Some(prefix) if !prefix.is_empty() => edits.remove_prefix.push(prefix.to_ascii_lowercase().into()),
-                _ => edits.remove.extend(field(name, &key, build)),
+                Some("") => {
+                    build
+                        .error(&key, "`*` would remove every field")
+                        .help("write what the names begin with: \"X-Internal-*\"");
+                }
+                Some(prefix) => edits.remove_prefix.push(prefix.to_ascii_lowercase().into()),
+                None => edits.remove.extend(field(name, &key, build)),
             }
         }
         for (from, to) in &config.rename {
@@ -97,7 +102,10 @@ impl Edits {
             head.remove(name);
         }
         if !self.remove_prefix.is_empty() {
-            let matching = |name: &&HeaderName| self.remove_prefix.iter().any(|p| name.as_str().starts_with(&**p));
+            let matching = |name: &&HeaderName| {
+                let name = name.as_str();
+                self.remove_prefix.iter().any(|prefix| name.starts_with(&**prefix)) && !FORBIDDEN.contains(&name)
+            };
             let names: Vec<HeaderName> = head.fields().keys().filter(matching).cloned().collect();
             names.iter().for_each(|name| head.remove(name));
         }

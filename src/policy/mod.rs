@@ -7,7 +7,6 @@
 //! compiled, the nearer winning; `false` switches a policy off.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde::de::DeserializeOwned;
@@ -169,9 +168,6 @@ impl Chain {
         }
     }
 }
-
-/// A chain that requests share.
-pub type SharedChain = Arc<Chain>;
 
 /// The value of a policy's key over all layers. `false` in a nearer layer ends it.
 fn effective(key: &str, layers: &[&Node]) -> Option<Node> {

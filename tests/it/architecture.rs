@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from left to right; those in one group may import each other's left only, not each other.
 const ORDER: [&[&str]; 10] = [
     &["types"],
-    &["clock", "reply", "telemetry"],
+    &["reply", "telemetry"],
     &["facts"],
     &["build"],
     &["policy", "upstream"],

@@ -82,6 +82,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["`connection` cannot be edited"],
     ),
     (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrequest = { headers = { remove = [\"*\"] } }",
+        &["`*` would remove every field"],
+    ),
+    (
         "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrequest = { headers = { set = { Host = \"x\" } } }",
         &["has `host` for it"],
     ),
