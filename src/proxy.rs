@@ -9,7 +9,9 @@
 mod admit;
 mod answer;
 mod forward;
+mod forwarded;
 mod log_line;
+mod patience;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +29,7 @@ use crate::facts::Facts;
 use crate::gateway::{Destination, Gateway, Route};
 use crate::reply::Reply;
 use crate::upstream::{Failure, Pick, Pool, Tried};
+use patience::Patience;
 
 /// The gateway as Pingora sees it; every worker has one of its own over the same configuration.
 pub struct Proxy {
@@ -45,14 +48,15 @@ pub struct Ctx {
     stopped: Option<Reply>,
     /// Bytes of the request body so far.
     body: u64,
-    /// The latest time at which the exchange with the upstream may end.
-    deadline: Option<Instant>,
+    /// How long the upstream is waited for.
+    patience: Patience,
 }
 
 /// One try at one server.
 struct Attempt {
     pick: Pick,
     started: Instant,
+    answered: bool,
 }
 
 impl Proxy {
@@ -88,7 +92,7 @@ impl ProxyHttp for Proxy {
             tried: Tried::default(),
             stopped: None,
             body: 0,
-            deadline: None,
+            patience: Patience::default(),
         }
     }
 
@@ -98,8 +102,8 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         let facts = admit::gather(session)?;
         let timeouts = &facts.connection.listener.timeouts;
-        session.set_read_timeout(Some(if facts.streaming { timeouts.stream_idle } else { timeouts.body }));
-        session.set_write_timeout(Some(if facts.streaming { timeouts.stream_idle } else { timeouts.body }));
+        session.set_read_timeout(Some(timeouts.body));
+        session.set_write_timeout(Some(timeouts.body));
         ctx.facts = Some(facts);
         Ok(())
     }
@@ -118,9 +122,13 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        match end && ctx.attempt.as_ref().is_some_and(|attempt| !attempt.answered) {
+            true => patience::sent(ctx),
+            false => patience::went_on(ctx),
+        }
         let Some(body) = body else { return Ok(()) };
         ctx.body += body.len() as u64;
         match ctx.facts()?.connection.listener.limits.max_body {
@@ -142,7 +150,7 @@ impl ProxyHttp for Proxy {
         head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        forward::request(session.req_header(), head, ctx)
+        forward::request(session, head, ctx)
     }
 
     async fn upstream_response_filter(
@@ -166,12 +174,13 @@ impl ProxyHttp for Proxy {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
-        match ctx.deadline {
-            Some(deadline) if !end && Instant::now() > deadline => {
-                Err(Error::explain(ErrorType::ReadTimedout, "the exchange took longer than `timeouts.total`").into_up())
-            }
-            _ => Ok(None),
+        if !end && ctx.patience.is_over() {
+            return Err(
+                Error::explain(ErrorType::ReadTimedout, "the exchange took longer than `timeouts.total`").into_up()
+            );
         }
+        patience::went_on(ctx);
+        Ok(None)
     }
 
     fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, e: Box<Error>) -> Box<Error> {
@@ -190,8 +199,13 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
         reused: bool,
     ) -> Box<Error> {
+        let mut e = e;
         if e.esource() == &ErrorSource::Downstream {
-            return e;
+            // The connection's deadline is about the upstream: see `patience`.
+            if !ctx.facts.as_ref().is_some_and(|facts| facts.connection.is_late()) {
+                return e;
+            }
+            e = Error::explain(ErrorType::ReadTimedout, "the upstream was silent for too long").into_up();
         }
         let failure = match e.etype() {
             ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::Timeout,

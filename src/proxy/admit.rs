@@ -5,21 +5,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderValue, Method, Uri, Version};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::Ctx;
+use super::forwarded::X_REQUEST_ID;
 use crate::facts::{ClientIp, Connection, Facts, authority, host, new_request_id};
 use crate::gateway::Destination;
 use crate::gateway::matcher::{Found, RequestView};
 use crate::policy::Verdict;
 use crate::reply::Reply;
 use crate::types::{Captures, path};
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Gathers what the connection and the head say.
 pub(super) fn gather(session: &Session) -> Result<Facts> {
@@ -232,7 +231,7 @@ mod tests {
     #[test]
     fn the_nearest_untrusted_address_is_the_client() {
         let config =
-            ClientIp { header: HeaderName::from_static("x-forwarded-for"), trust: vec!["10.0.0.0/8".parse().unwrap()] };
+            ClientIp { header: "x-forwarded-for".parse().unwrap(), trust: vec!["10.0.0.0/8".parse().unwrap()] };
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         request.append_header("X-Forwarded-For", "1.1.1.1, 2.2.2.2").unwrap();
         request.append_header("X-Forwarded-For", "10.0.0.9").unwrap();

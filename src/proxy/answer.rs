@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
@@ -42,6 +42,10 @@ pub(super) fn shape(session: &mut Session, head: &mut ResponseHeader, ctx: &mut 
     if head.status.is_informational() && head.status != 101 {
         return;
     }
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Either side may be silent while the other speaks: how long both may be is the exchange's own bound.
+        session.set_read_timeout(None);
+    }
     if let (Some(route), Some(facts)) = (&ctx.route, &ctx.facts) {
         route.chain.response(head, session.req_header(), facts);
     }
@@ -61,19 +65,15 @@ pub(super) async fn failure(session: &mut Session, ctx: &mut Ctx, e: &Error) -> 
     let Some(reply) = reply.filter(|_| !answered) else {
         return FailToProxy { error_code: code, can_reuse_downstream: false };
     };
-    // What is left of the request's body is not read: the connection ends, unless there was none.
-    let server: &mut ServerSession = session;
-    let reuse = server.is_body_done() && !reply.close;
-    if !reuse {
-        session.set_keepalive(None);
-    }
-    let sent = send(session, ctx, &reply).await;
+    // Pingora ends a connection whose request failed, and the client is told.
+    session.set_keepalive(None);
+    let _ = send(session, ctx, &reply).await;
     if session.is_http2() {
         // A stream whose request was not read to its end would be reset, which may overtake the answer.
         let server: &mut ServerSession = session;
         let _ = tokio::time::timeout(DRAIN, server.drain_request_body()).await;
     }
-    FailToProxy { error_code: code, can_reuse_downstream: reuse && sent.is_ok() }
+    FailToProxy { error_code: code, can_reuse_downstream: false }
 }
 
 /// The answer for an error; `None` when the client is gone.

@@ -1,20 +1,16 @@
 //! One attempt at an upstream: which server, what is sent, what its answer means.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::header::{FORWARDED, HOST};
-use http::{HeaderName, HeaderValue, Version};
+use http::Version;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::{Attempt, Ctx};
-use crate::facts::{Facts, authority};
-use crate::upstream::Failure;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use super::{Attempt, Ctx, forwarded, patience};
+use crate::upstream::{Failure, ForwardedStyle};
 
 /// Takes a server for the next attempt.
 pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
@@ -37,25 +33,21 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>
     facts.server = Some(pick.backend().name());
 
     let mut peer = pick.peer();
-    let timeouts = pool.timeouts();
-    let now = Instant::now();
-    let wait = if facts.streaming {
-        facts.connection.listener.timeouts.stream_idle
-    } else {
-        ctx.deadline = ctx.deadline.or_else(|| timeouts.total.map(|total| facts.started + total));
-        let wait = timeouts.first_byte;
-        ctx.deadline.map_or(wait, |deadline| wait.min(deadline.saturating_duration_since(now)))
-    };
-    peer.options.read_timeout = Some(wait.max(Duration::from_millis(1)));
     ctx.tried.add(&pick);
-    ctx.attempt = Some(Attempt { pick, started: now });
+    ctx.attempt = Some(Attempt { pick, started: Instant::now(), answered: false });
+    patience::begin(ctx, request, &pool, &mut peer);
     Ok(peer)
 }
 
 /// Shapes what is sent to the upstream.
-pub(super) fn request(original: &RequestHeader, head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+pub(super) fn request(session: &mut Session, head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+    if session.as_mut().is_body_done() {
+        patience::sent(ctx);
+    }
+    let original = session.req_header();
     let facts = ctx.facts()?;
-    forwarded_fields(original, head, facts)?;
+    let style = ctx.pool().map_or(ForwardedStyle::None, |pool| pool.forwarded());
+    forwarded::write(original, head, facts, style);
     if let Some(route) = &ctx.route
         && let Err(reply) = route.chain.upstream(head, original, facts)
     {
@@ -77,6 +69,7 @@ pub(super) fn response(session: &mut Session, head: &mut ResponseHeader, ctx: &m
     let Some(attempt) = &mut ctx.attempt else { return Ok(()) };
     let latency = attempt.started.elapsed();
     attempt.pick.first_byte(latency);
+    attempt.answered = true;
     if let Some(facts) = &mut ctx.facts {
         facts.first_byte = Some(latency);
     }
@@ -86,6 +79,7 @@ pub(super) fn response(session: &mut Session, head: &mut ResponseHeader, ctx: &m
         error.set_retry(true);
         return Err(error.into_up());
     }
+    patience::answered(ctx, head);
     Ok(())
 }
 
@@ -130,50 +124,4 @@ fn may_retry(session: &mut Session, ctx: &Ctx, failure: Failure, reused: bool) -
     let policy = pool.retry();
     let safe = idempotent || failure == Failure::Connect;
     safe && facts.attempts <= policy.attempts && policy.allows(failure) && pool.budget().withdraw()
-}
-
-/// `Via`, `X-Request-Id` and who asked. From an untrusted peer only our own word goes on.
-fn forwarded_fields(original: &RequestHeader, head: &mut RequestHeader, facts: &Facts) -> Result<()> {
-    let peer = facts.connection.peer_text();
-    let forwarded_for = match head.headers.get(&X_FORWARDED_FOR) {
-        Some(_) if facts.trusted => {
-            let mut all: Vec<u8> = Vec::with_capacity(64);
-            for value in head.headers.get_all(&X_FORWARDED_FOR) {
-                all.extend_from_slice(value.as_bytes());
-                all.extend_from_slice(b", ");
-            }
-            all.extend_from_slice(peer.as_bytes());
-            HeaderValue::from_bytes(&all).unwrap_or(peer)
-        }
-        _ => peer,
-    };
-    head.insert_header("X-Forwarded-For", forwarded_for)?;
-    if !facts.trusted || !head.headers.contains_key("x-forwarded-proto") {
-        head.insert_header("X-Forwarded-Proto", facts.scheme(original))?;
-    }
-    if !facts.trusted || !head.headers.contains_key("x-forwarded-host") {
-        let host = match original.headers.get(HOST) {
-            Some(host) if original.uri.authority().is_none() => Some(host.clone()),
-            _ => HeaderValue::from_str(authority(original)).ok(),
-        };
-        match host {
-            Some(host) => head.insert_header("X-Forwarded-Host", host)?,
-            None => drop(head.remove_header("x-forwarded-host")),
-        }
-    }
-    if !facts.trusted && head.headers.contains_key(FORWARDED) {
-        head.remove_header(&FORWARDED);
-    }
-    head.insert_header("X-Request-Id", facts.id.clone())?;
-    head.append_header("Via", via(original.version))?;
-    Ok(())
-}
-
-/// The received protocol and our pseudonym (RFC 9110, section 7.6.3).
-fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_2 => "2 portcullis",
-        Version::HTTP_10 => "1.0 portcullis",
-        _ => "1.1 portcullis",
-    })
 }

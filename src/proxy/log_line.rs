@@ -4,7 +4,7 @@ use http::{HeaderValue, Version};
 use pingora_core::Error;
 use pingora_proxy::Session;
 
-use super::Ctx;
+use super::{Ctx, patience};
 use crate::facts::host;
 use crate::telemetry::access_log::Line;
 
@@ -12,6 +12,7 @@ use crate::telemetry::access_log::Line;
 pub(super) fn write(session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
     let upgraded = session.was_upgraded();
     ctx.attempt = None;
+    patience::end(ctx);
     let (Some(log), Some(facts)) = (&ctx.gateway.access_log, &ctx.facts) else { return };
     let request = session.req_header();
     let cause = match (&facts.cause, error) {

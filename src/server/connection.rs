@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -20,6 +20,7 @@ use pingora_core::protocols::{
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::chunked::Chunked;
@@ -40,6 +41,7 @@ pub struct Conn {
     ahead: BytesMut,
     budget: Budget,
     http2: bool,
+    alarm: Alarm,
     connection: Arc<Connection>,
     digests: Option<(Arc<ProxyDigest>, Arc<SocketDigest>)>,
 }
@@ -61,6 +63,11 @@ pub enum Plain {
     /// A Unix socket.
     Unix(UnixStream),
 }
+
+/// Wakes who waits too long. It is set anew only for an earlier time or when it rings too early, so that the
+/// deadlines of one request after another cost nothing.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
 
 /// How much of what arrives belongs to the request at hand.
 enum Budget {
@@ -85,7 +92,15 @@ pub enum Next {
 impl Conn {
     /// A connection of which nothing was read yet.
     pub fn new(io: Transport, http2: bool, connection: Arc<Connection>) -> Self {
-        Self { io, ahead: BytesMut::new(), budget: Budget::Length(0), http2, connection, digests: None }
+        Self {
+            io,
+            ahead: BytesMut::new(),
+            budget: Budget::Length(0),
+            http2,
+            alarm: Alarm::default(),
+            connection,
+            digests: None,
+        }
     }
 
     /// Who it is.
@@ -106,16 +121,15 @@ impl Conn {
     /// Waits for the next request's head and judges it.
     pub async fn next(&mut self) -> Next {
         self.budget = Budget::Length(0);
-        let connection = self.connection.clone();
-        let timeouts = &connection.listener.timeouts;
+        let timeouts = self.connection.listener.timeouts;
         if self.ahead.is_empty() {
             self.ahead = BytesMut::new();
-            match tokio::time::timeout(timeouts.idle, self.fill()).await {
-                Ok(Ok(n)) if n > 0 => {}
+            match self.fill_until(Instant::now() + timeouts.idle).await {
+                Ok(Some(n)) if n > 0 => {}
                 _ => return Next::Closed,
             }
         }
-        self.head(timeouts.head).await
+        self.head(Instant::now() + timeouts.head).await
     }
 
     /// Writes the answer to a refused head and lets the client read it before the connection ends.
@@ -126,7 +140,7 @@ impl Conn {
             let mut left = MOST_AHEAD;
             while left > 0 {
                 self.ahead.clear();
-                match self.fill().await? {
+                match std::future::poll_fn(|cx| self.poll_fill(cx)).await? {
                     0 => break,
                     n => left = left.saturating_sub(n),
                 }
@@ -136,10 +150,9 @@ impl Conn {
         let _ = tokio::time::timeout(Duration::from_secs(1), linger).await;
     }
 
-    async fn head(&mut self, deadline: Duration) -> Next {
+    async fn head(&mut self, deadline: Instant) -> Next {
         let limits = self.connection.listener.limits;
         let (mut looked, mut skipped) = (0, false);
-        let mut timer = None;
         loop {
             // One empty line may stand before a request (RFC 9112, section 2.2).
             if !skipped && looked == 0 && self.ahead.starts_with(b"\r\n") {
@@ -167,17 +180,13 @@ impl Conn {
                     Err(refused) => return Next::Refused(refused, std::mem::take(&mut self.ahead)),
                 }
             }
-            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
-            tokio::select! {
-                biased;
-                read = self.fill() => match read {
-                    Ok(n) if n > 0 => {}
-                    _ => return Next::Closed,
-                },
-                () = timer => {
+            match self.fill_until(deadline).await {
+                Ok(Some(n)) if n > 0 => {}
+                Ok(None) => {
                     let late = Refused { status: 408, reason: "the request's head did not arrive in time" };
                     return Next::Refused(late, std::mem::take(&mut self.ahead));
                 }
+                _ => return Next::Closed,
             }
         }
     }
@@ -201,16 +210,22 @@ impl Conn {
         })
     }
 
-    /// Reads once into `ahead`, holding no buffer while it waits.
-    async fn fill(&mut self) -> io::Result<usize> {
-        std::future::poll_fn(|cx| {
-            let mut bytes = [0; READ];
-            let mut buf = ReadBuf::new(&mut bytes);
-            std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
-            self.ahead.extend_from_slice(buf.filled());
-            Poll::Ready(Ok(buf.filled().len()))
+    /// Reads once into `ahead`; `None` when nothing came in time.
+    async fn fill_until(&mut self, deadline: Instant) -> io::Result<Option<usize>> {
+        std::future::poll_fn(|cx| match self.poll_fill(cx) {
+            Poll::Pending => self.alarm.poll(deadline, cx).map(|()| Ok(None)),
+            Poll::Ready(read) => Poll::Ready(read.map(Some)),
         })
         .await
+    }
+
+    /// Reads once into `ahead`, holding no buffer while it waits.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [0; READ];
+        let mut buf = ReadBuf::new(&mut bytes);
+        std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+        self.ahead.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(buf.filled().len()))
     }
 
     /// What is left of the request's body, into `buf`.
@@ -235,13 +250,9 @@ impl Conn {
     /// The body is read: waits for the client to leave, and keeps what it sends meanwhile.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.ahead.len() < MOST_AHEAD {
-            let mut bytes = [0; READ];
-            let mut buf = ReadBuf::new(&mut bytes);
-            std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
-            if buf.filled().is_empty() {
+            if std::task::ready!(self.poll_fill(cx))? == 0 {
                 return Poll::Ready(Ok(()));
             }
-            self.ahead.extend_from_slice(buf.filled());
         }
         Poll::Pending
     }
@@ -263,6 +274,23 @@ impl Conn {
         if self.digests.is_none() {
             self.digests = Some(self.digests());
         }
+    }
+}
+
+impl Alarm {
+    fn poll(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let at = at.into();
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if at < sleep.deadline() {
+            sleep.as_mut().reset(at);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if at <= tokio::time::Instant::now() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(at);
+        }
+        Poll::Pending
     }
 }
 
@@ -290,30 +318,42 @@ impl Budget {
 impl AsyncRead for Conn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match &mut this.budget {
-            Budget::Unlimited => this.poll_body(cx, buf, usize::MAX).map_ok(drop),
-            Budget::Length(0) => this.poll_gone(cx),
+        match (this.poll_request(cx, buf), this.connection.deadline()) {
+            (Poll::Pending, Some(deadline)) => {
+                this.alarm.poll(deadline, cx).map(|()| Err(io::Error::from(io::ErrorKind::TimedOut)))
+            }
+            (poll, _) => poll,
+        }
+    }
+}
+
+impl Conn {
+    /// Reads what belongs to the request at hand.
+    fn poll_request(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.budget {
+            Budget::Unlimited => self.poll_body(cx, buf, usize::MAX).map_ok(drop),
+            Budget::Length(0) => self.poll_gone(cx),
             Budget::Length(left) => {
                 let most = usize::try_from(*left).unwrap_or(usize::MAX);
-                let n = std::task::ready!(this.poll_body(cx, buf, most))?;
-                if let Budget::Length(left) = &mut this.budget {
+                let n = std::task::ready!(self.poll_body(cx, buf, most))?;
+                if let Budget::Length(left) = &mut self.budget {
                     *left -= n as u64;
                 }
                 Poll::Ready(Ok(()))
             }
-            Budget::Chunked(chunked) if chunked.is_done() => this.poll_gone(cx),
+            Budget::Chunked(chunked) if chunked.is_done() => self.poll_gone(cx),
             Budget::Chunked(_) => {
                 let before = buf.filled().len();
-                std::task::ready!(this.poll_body(cx, buf, usize::MAX))?;
-                let Budget::Chunked(chunked) = &mut this.budget else { return Poll::Ready(Ok(())) };
+                std::task::ready!(self.poll_body(cx, buf, usize::MAX))?;
+                let Budget::Chunked(chunked) = &mut self.budget else { return Poll::Ready(Ok(())) };
                 let new = &buf.filled()[before..];
                 match chunked.advance(new) {
                     Ok(n) => {
                         if n < new.len() {
                             // What was taken from `ahead` goes back in front of what is left of it.
                             let mut beyond = BytesMut::from(&new[n..]);
-                            beyond.unsplit(std::mem::take(&mut this.ahead));
-                            this.ahead = beyond;
+                            beyond.unsplit(std::mem::take(&mut self.ahead));
+                            self.ahead = beyond;
                             buf.set_filled(before + n);
                         }
                         Poll::Ready(Ok(()))

@@ -32,6 +32,8 @@ pub(super) struct Long {
     #[serde(default)]
     pub keepalive: KeepaliveConfig,
     #[serde(default)]
+    pub forwarded: ForwardedStyle,
+    #[serde(default)]
     pub outlier: Reserved,
     #[serde(default)]
     pub breaker: Reserved,
@@ -74,6 +76,21 @@ pub(super) enum BalanceConfig {
     Hash(HashSource),
 }
 
+/// Which fields tell a server of the client.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedStyle {
+    /// `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Proto`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// All of them.
+    Both,
+    /// None that the gateway adds.
+    None,
+}
+
 /// What a consistent hash is taken of.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum HashSource {
@@ -106,7 +123,7 @@ pub(super) struct HealthConfig {
 pub(super) struct TimeoutsConfig {
     pub connect: Timespan,
     pub first_byte: Timespan,
-    pub idle: Reserved,
+    pub idle: Timespan,
     pub total: Option<Timespan>,
 }
 
@@ -173,7 +190,12 @@ pub(super) struct KeepaliveConfig {
 
 impl Default for TimeoutsConfig {
     fn default() -> Self {
-        Self { connect: Timespan::from_secs(5), first_byte: Timespan::from_secs(60), idle: Reserved, total: None }
+        Self {
+            connect: Timespan::from_secs(5),
+            first_byte: Timespan::from_secs(60),
+            idle: Timespan::from_secs(60),
+            total: None,
+        }
     }
 }
 

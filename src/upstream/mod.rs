@@ -11,14 +11,19 @@
 //! timeouts = { connect = "1s", first_byte = "10s", idle = "60s", total = "30s" }
 //! retry    = { attempts = 1, on = ["connect", "503"], budget = "20%" }
 //! protocol = "h1"                                  # h2 over TLS, h2c without
+//! forwarded = "x-forwarded"                        # "forwarded" (RFC 7239), "both", "none"
 //! tls      = { sni = "payments.internal", ca = "ca.pem", cert = "client.pem", key = "client.key" }
 //! ```
 //!
 //! A name is resolved in the background and again when its records expire; until then the pool has no server for
 //! it, and nothing waits. With `health` a server starts as unknown, and an unknown server is asked only while none
 //! is known to be healthy. Certificates of TLS servers are always verified, unless `insecure_skip_verify = true`
-//! says otherwise. `first_byte` bounds every silence of a server, before and within its answer; WebSockets and other streams
-//! are bounded by the listener's `stream_idle` instead.
+//! says otherwise.
+//!
+//! `first_byte` bounds the wait for the head of an answer once the request is sent, `idle` every silence within the
+//! answer, `total` everything from the request's arrival on. Streams (WebSockets, `text/event-stream`, gRPC) may be
+//! silent for the listener's `stream_idle` and have no total, but that a gRPC client's `grpc-timeout` counts. Towards
+//! clients that speak HTTP/2 the longer of `first_byte` and `idle` bounds both.
 
 mod backend;
 mod balance;
@@ -44,7 +49,7 @@ use balance::Set;
 use config::{Address, BalanceConfig, HashSource};
 
 pub use backend::{Backend, Health, Status};
-pub use config::UpstreamConfig;
+pub use config::{ForwardedStyle, UpstreamConfig};
 pub use retry::{Budget, Failure, Policy};
 
 /// A pool of servers.
@@ -62,8 +67,10 @@ pub struct Pool {
 /// The longest that things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// Silence before the answer and between its parts.
+    /// From the end of the request to the head of its answer.
     pub first_byte: Duration,
+    /// Silence between the parts of an answer.
+    pub idle: Duration,
     /// The whole exchange.
     pub total: Option<Duration>,
 }
@@ -166,7 +173,12 @@ impl Pool {
     /// The longest that things may take.
     pub fn timeouts(&self) -> Timeouts {
         let timeouts = &self.config.timeouts;
-        Timeouts { first_byte: timeouts.first_byte.0, total: timeouts.total.map(Into::into) }
+        Timeouts { first_byte: timeouts.first_byte.0, idle: timeouts.idle.0, total: timeouts.total.map(Into::into) }
+    }
+
+    /// Which fields tell a server of the client.
+    pub fn forwarded(&self) -> ForwardedStyle {
+        self.config.forwarded
     }
 
     /// Which failures are tried again.
@@ -291,11 +303,13 @@ fn check(config: &config::Long, build: &mut Build<'_>) {
             build.error("health.expect", "a status is a number from 100 to 599");
         }
     }
-    for (key, time) in
-        [("timeouts.connect", config.timeouts.connect), ("timeouts.first_byte", config.timeouts.first_byte)]
-    {
+    for (key, time) in [
+        ("connect", config.timeouts.connect),
+        ("first_byte", config.timeouts.first_byte),
+        ("idle", config.timeouts.idle),
+    ] {
         if time.0.is_zero() {
-            build.error(key, "no time at all would fail every request");
+            build.error(&format!("timeouts.{key}"), "no time at all would fail every request");
         }
     }
     if config.retry.attempts > 10 {

@@ -1,6 +1,6 @@
 //! What is changed on the way: fields, paths, queries, and who asked.
 
-use crate::harness::{Origin, answer, gateway};
+use crate::harness::{Connection, Origin, answer, gateway};
 
 #[test]
 fn requests_and_responses_are_edited() {
@@ -124,4 +124,41 @@ fn the_gateway_answers_and_redirects_itself() {
     assert_eq!(gw.get("/hello/ada").send().expect(201).says("Hello, ada").header("x-a"), "b");
     let redirect = gw.get("/old/7").host("shop.test").send().expect(307);
     assert_eq!(redirect.header("location"), "https://shop.test/new/7");
+}
+
+#[test]
+fn forwarded_is_written_where_a_server_wants_it() {
+    let origin = Origin::saying("ok");
+    let gw = gateway()
+        .config("[listen.public]\naddress = \"127.0.0.1:0\"")
+        .config("[listen.six]\naddress = \"[::1]:0\"")
+        .config("[listen.trusting]\naddress = \"127.0.0.1:0\"\nclient_ip = { header = \"Forwarded\", trust = [\"127.0.0.0/8\"] }")
+        .origin("a", &origin)
+        .config("[upstream]\no = { servers = [\"@a\"], forwarded = \"forwarded\" }")
+        .config("none = { servers = [\"@a\"], forwarded = \"none\" }")
+        .config("[[route]]\nmatch = \"/**\"\nupstream = \"o\"\nresponse = { headers = { set = { X-Client = \"{client.ip}\" } } }")
+        .config("[[route]]\nmatch = \"/none\"\nupstream = \"none\"")
+        .start();
+    let forwarded = |target: &str| {
+        let seen = origin.requests_for(target).pop().unwrap();
+        assert!(seen.headers.first("x-forwarded-for").is_none());
+        seen.headers.all("forwarded").join(" | ")
+    };
+    gw.get("/1").host("shop.test:8080").header("Forwarded", "for=1.2.3.4").send().expect(200);
+    assert_eq!(forwarded("/1"), "for=127.0.0.1;host=\"shop.test:8080\";proto=http");
+    Connection::open(gw.listener("six")).get("/2").host("shop.test").send().expect(200);
+    assert_eq!(forwarded("/2"), "for=\"[::1]\";host=\"shop.test\";proto=http");
+    let response = Connection::open(gw.listener("trusting"))
+        .get("/3")
+        .host("shop.test")
+        .header("Forwarded", "for=9.9.9.9, for=\"[2001:db8::1]:47011\";proto=https, for=127.0.0.5")
+        .send()
+        .expect(200);
+    assert_eq!(response.header("x-client"), "2001:db8::1");
+    assert_eq!(
+        forwarded("/3"),
+        "for=9.9.9.9, for=\"[2001:db8::1]:47011\";proto=https, for=127.0.0.5 | for=127.0.0.1;host=\"shop.test\";proto=http"
+    );
+    gw.get("/none").header("Forwarded", "for=1.2.3.4").send().expect(200);
+    assert_eq!(forwarded("/none"), "");
 }

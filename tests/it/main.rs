@@ -19,4 +19,5 @@ mod mistakes;
 mod real;
 mod routing;
 mod selftest;
+mod timeouts;
 mod upstreams;

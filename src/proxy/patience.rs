@@ -1,0 +1,136 @@
+//! How long an exchange may wait for its upstream.
+//!
+//! An HTTP/1 connection has one exchange at a time, so the time by which that must have gone on is set at the
+//! connection, which fails when it is over. Streams of HTTP/2 share a connection: for them the time goes to the
+//! upstream's session as the longest silence.
+
+use std::time::{Duration, Instant};
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode, Version};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::Ctx;
+use crate::facts::Facts;
+use crate::upstream::Pool;
+
+/// The times of one exchange.
+#[derive(Default)]
+pub(super) struct Patience {
+    /// When everything must be over.
+    total: Option<Instant>,
+    /// The longest silence from now on; none while the request is being sent.
+    silence: Option<Duration>,
+    /// Whether the deadline is kept by the connection.
+    kept: bool,
+}
+
+/// An attempt begins.
+pub(super) fn begin(ctx: &mut Ctx, request: &RequestHeader, pool: &Pool, peer: &mut HttpPeer) {
+    let Some(facts) = &ctx.facts else { return };
+    let timeouts = pool.timeouts();
+    let patience = &mut ctx.patience;
+    patience.kept = request.version != Version::HTTP_2;
+    patience.total = match facts.streaming {
+        true => grpc_timeout(request).map(|timeout| facts.started + timeout),
+        false => timeouts.total.map(|total| facts.started + total),
+    };
+    patience.silence = None;
+    peer.options.read_timeout = match patience.kept {
+        true => None,
+        false => {
+            let silence = match facts.streaming {
+                true => facts.connection.listener.timeouts.stream_idle,
+                false => timeouts.first_byte.max(timeouts.idle),
+            };
+            Some(patience.total.map_or(silence, |total| silence.min(total.saturating_duration_since(Instant::now()))))
+                .map(|wait| wait.max(Duration::from_millis(1)))
+        }
+    };
+    patience.apply(facts);
+}
+
+/// The request is sent: its answer is awaited.
+pub(super) fn sent(ctx: &mut Ctx) {
+    let Some(first_byte) = ctx.pool().map(|pool| pool.timeouts().first_byte) else { return };
+    ctx.patience.silence = Some(first_byte);
+    went_on(ctx);
+}
+
+/// The head of the answer is here, and says what to expect of the rest.
+pub(super) fn answered(ctx: &mut Ctx, head: &ResponseHeader) {
+    let (Some(facts), Some(pool)) = (&ctx.facts, ctx.pool()) else { return };
+    let events = |value: &HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
+    let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let stream = upgraded || facts.grpc || head.headers.get(CONTENT_TYPE).is_some_and(events);
+    ctx.patience.silence = Some(match stream {
+        true => facts.connection.listener.timeouts.stream_idle,
+        false => pool.timeouts().idle,
+    });
+    if stream && !facts.grpc {
+        ctx.patience.total = None;
+    }
+    went_on(ctx);
+}
+
+/// Something was sent or came.
+pub(super) fn went_on(ctx: &Ctx) {
+    if let Some(facts) = &ctx.facts {
+        ctx.patience.apply(facts);
+    }
+}
+
+/// The exchange is over.
+pub(super) fn end(ctx: &Ctx) {
+    if let (true, Some(facts)) = (ctx.patience.kept, &ctx.facts) {
+        facts.connection.set_deadline(None);
+    }
+}
+
+impl Patience {
+    /// Whether the exchange has taken all its time.
+    pub(super) fn is_over(&self) -> bool {
+        self.total.is_some_and(|total| total <= Instant::now())
+    }
+
+    fn apply(&self, facts: &Facts) {
+        if self.kept {
+            let silence = self.silence.map(|silence| Instant::now() + silence);
+            facts.connection.set_deadline(silence.into_iter().chain(self.total).min());
+        }
+    }
+}
+
+/// How long a gRPC client waits ("gRPC over HTTP2", `Timeout`): at most eight digits and a unit.
+fn grpc_timeout(request: &RequestHeader) -> Option<Duration> {
+    let text = request.headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number = (digits.len() <= 8).then(|| digits.parse::<u32>().ok())??;
+    match unit {
+        "H" => Some(Duration::from_secs(u64::from(number) * 3600)),
+        "M" => Some(Duration::from_secs(u64::from(number) * 60)),
+        "S" => Some(Duration::from_secs(number.into())),
+        "m" => Some(Duration::from_millis(number.into())),
+        "u" => Some(Duration::from_micros(number.into())),
+        "n" => Some(Duration::from_nanos(number.into())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_timeout_has_digits_and_a_unit() {
+        let timeout = |text: &str| {
+            let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+            request.insert_header("grpc-timeout", text).unwrap();
+            grpc_timeout(&request)
+        };
+        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!((timeout("123456789S"), timeout("5"), timeout("S"), timeout("-5S")), (None, None, None, None));
+    }
+}
