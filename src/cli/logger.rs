@@ -1,5 +1,12 @@
-//! The operator's log: lines on standard error. `PORTCULLIS_LOG` is the level: `error`, `warn`, `info` (the
-//! default), `debug`.
+//! The operator's log: lines on standard error.
+//!
+//! ```toml
+//! [log]
+//! level = "info"                  # error, warn, info, debug, trace
+//! ```
+//!
+//! The environment's `PORTCULLIS_LOG` has the last word, for looking into a running system without a change of its
+//! file.
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -7,10 +14,15 @@ struct Logger;
 
 /// Installs the logger.
 pub(super) fn install() {
-    let level = std::env::var("PORTCULLIS_LOG").ok().and_then(|level| level.parse().ok());
     if log::set_logger(&Logger).is_ok() {
-        log::set_max_level(level.unwrap_or(LevelFilter::Info));
+        set_level(None);
     }
+}
+
+/// Sets the level that the configuration asks for.
+pub(super) fn set_level(configured: Option<LevelFilter>) {
+    let environment = std::env::var("PORTCULLIS_LOG").ok().and_then(|level| level.parse().ok());
+    log::set_max_level(environment.or(configured).unwrap_or(LevelFilter::Info));
 }
 
 impl Log for Logger {

@@ -12,7 +12,7 @@ use pingora_core::server::configuration::ServerConf;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Plan;
+use super::{Plan, logger};
 use crate::admin::Admin;
 use crate::build::Build;
 use crate::facts::Connection;
@@ -20,7 +20,7 @@ use crate::gateway::Gateway;
 use crate::proxy::Proxy;
 use crate::reply::Reply;
 use crate::server::{self, Edge, Refused};
-use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Line, Target};
+use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Format, Line, Target};
 use crate::types::Timespan;
 
 /// `[server]` and `[log]`.
@@ -28,6 +28,7 @@ use crate::types::Timespan;
 pub(super) struct Settings {
     threads: Option<u16>,
     grace: Option<Timespan>,
+    level: Option<log::LevelFilter>,
     access: AccessLogConfig,
 }
 
@@ -41,7 +42,31 @@ struct ServerConfig {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct LogConfig {
+    level: Option<Level>,
     access: AccessLogConfig,
+}
+
+/// How much the operator's log says.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<Level> for log::LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::Error,
+            Level::Warn => Self::Warn,
+            Level::Info => Self::Info,
+            Level::Debug => Self::Debug,
+            Level::Trace => Self::Trace,
+        }
+    }
 }
 
 impl Settings {
@@ -64,12 +89,23 @@ impl Settings {
                 if let Target::File(path) | Target::Unix(path) = &mut config.access.to {
                     *path = build.path(path);
                 }
+                if matches!(config.access.format, Format::Pattern(_)) && config.access.fields.is_some() {
+                    build
+                        .error("access.fields", "a pattern says itself which fields a line has")
+                        .help("remove `fields`, or choose the format \"json\" or \"logfmt\"");
+                }
                 Some(config)
             }),
             None => Some(LogConfig::default()),
         };
         let server = server?;
-        Some(Self { threads: server.threads, grace: server.grace_period, access: log?.access })
+        let log = log?;
+        Some(Self {
+            threads: server.threads,
+            grace: server.grace_period,
+            level: log.level.map(Into::into),
+            access: log.access,
+        })
     }
 }
 
@@ -78,6 +114,7 @@ const GRACE: Timespan = Timespan::from_secs(30);
 /// Runs the gateway until a signal ends it. `notes` are printed once it is ready.
 pub(super) fn run(plan: Plan, notes: &[String]) -> Result<(), String> {
     let Plan { mut gateway, listeners, admin, settings } = plan;
+    logger::set_level(settings.level);
     let threads = settings.threads.map(usize::from);
     let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let access_log =

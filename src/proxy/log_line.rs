@@ -1,6 +1,6 @@
 //! The access log's line for a request.
 
-use http::{HeaderValue, Version};
+use http::Version;
 use pingora_core::Error;
 use pingora_proxy::Session;
 
@@ -43,12 +43,9 @@ pub(super) fn write(session: &mut Session, error: Option<&Error>, ctx: &mut Ctx)
         bytes_out: session.body_bytes_sent() as u64,
         request_id: facts.id.to_str().unwrap_or(""),
         tls: facts.connection.tls.as_ref().map_or("", |tls| tls.version),
-        user_agent: request
-            .headers
-            .get(http::header::USER_AGENT)
-            .map_or("", |v: &HeaderValue| v.to_str().unwrap_or("")),
         stopped_by: facts.stopped_by.unwrap_or(""),
         refused: "",
         cause,
+        headers: Some(&request.headers),
     });
 }

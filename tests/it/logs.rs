@@ -54,3 +54,33 @@ fn a_signal_lets_requests_under_way_end() {
     assert_eq!(response.headers.first("connection"), Some("close"));
     assert!(gw.ended());
 }
+
+#[test]
+fn the_operator_chooses_what_a_line_says() {
+    let origin = Origin::saying("ok");
+    let gw = gateway()
+        .config("[log]\naccess = { fields = [\"path\", \"header.x-tenant\", \"status\", \"cause\"] }")
+        .everything_to(&origin)
+        .start();
+    gw.get("/a").header("X-Tenant", "t\"1").send().expect(200);
+    let line = gw.logged("the request", |line| line["path"] == "/a");
+    assert_eq!(line.to_string(), r#"{"path":"/a","header.x-tenant":"t\"1","status":200}"#);
+
+    let gw = gateway()
+        .config("[log]\naccess = { format = { pattern = '{client} \"{method} {path}\" {status} {user_agent} {header.referer}' } }")
+        .everything_to(&origin)
+        .start();
+    gw.get("/a").header("User-Agent", "x\"y").send().expect(200);
+    gw.logged("the request", |line| *line == r#"127.0.0.1 "GET /a" 200 x\"y -"#);
+}
+
+#[test]
+fn the_operators_log_has_a_level() {
+    let origin = Origin::saying("ok");
+    for (level, said) in [("warn", false), ("info", true)] {
+        let mut gw = gateway().config(&format!("[log]\nlevel = \"{level}\"")).everything_to(&origin).start();
+        gw.terminate();
+        assert!(gw.ended());
+        assert_eq!(gw.errors().iter().any(|line| line.contains("info: stopping")), said, "{level}");
+    }
+}

@@ -1,0 +1,262 @@
+//! One line per request, also for what the HTTP parser refused.
+//!
+//! ```toml
+//! [log]
+//! access = { to = "stdout", format = "json", buffer = "4MiB" }     # to = "off", { file = "…" }, { unix = "…" }
+//! # fields = ["time", "method", "path", "status", "header.x-tenant"]   # all but headers, unless some are chosen
+//! # format = { pattern = '{client} [{time}] "{method} {path}" {status} {bytes_out}' }
+//! ```
+//!
+//! Formats are `json`, `logfmt` and a pattern of the operator's own; a field without a value is left out, or `-` in a
+//! pattern. Fields: see [`Field`]. Header fields that hold credentials are refused. Lines are written by a thread of their own: a request never waits for the disk.
+//! When the writer cannot keep up and the buffer is full, lines are dropped and counted, and the count is written
+//! to the operator's log. The path is logged without its query, which may hold secrets.
+
+mod line;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use serde::Deserialize;
+
+use crate::types::Size;
+use line::Layout;
+
+pub use line::{Field, Line, Pattern};
+
+/// `access` of `[log]`.
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct AccessLogConfig {
+    /// Where lines go.
+    #[serde(default)]
+    pub to: Target,
+    /// How they look.
+    #[serde(default)]
+    pub format: Format,
+    /// What they say.
+    pub fields: Option<Vec<Field>>,
+    /// How much may wait to be written.
+    #[serde(default = "four_mebibytes")]
+    pub buffer: Size,
+}
+
+/// Where lines go.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Nowhere.
+    Off,
+    /// The end of a file.
+    File(PathBuf),
+    /// A stream socket.
+    Unix(PathBuf),
+}
+
+/// How lines look.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// An object a line.
+    #[default]
+    Json,
+    /// `key=value` pairs.
+    Logfmt,
+    /// Text with `{field}`s.
+    Pattern(Pattern),
+}
+
+/// A log that lines are written to.
+pub struct AccessLog {
+    layout: Layout,
+    shared: Arc<Shared>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    limit: usize,
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    closed: bool,
+}
+
+fn four_mebibytes() -> Size {
+    Size::kib(4096)
+}
+
+impl Default for AccessLogConfig {
+    fn default() -> Self {
+        Self { to: Target::default(), format: Format::default(), fields: None, buffer: four_mebibytes() }
+    }
+}
+
+impl AccessLogConfig {
+    fn layout(&self) -> Layout {
+        let fields = || self.fields.clone().unwrap_or_else(line::all);
+        match &self.format {
+            Format::Json => Layout::json(&fields()),
+            Format::Logfmt => Layout::logfmt(&fields()),
+            Format::Pattern(pattern) => Layout::Pattern(pattern.clone()),
+        }
+    }
+}
+
+/// Lines wait at most this long to be written.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+impl AccessLog {
+    /// Opens the log; `None` when it is off.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the thread not started.
+    pub fn open(config: &AccessLogConfig) -> io::Result<Option<Self>> {
+        let sink = match &config.to {
+            Target::Off => return Ok(None),
+            Target::Stdout => Sink::Stdout,
+            Target::File(path) => Sink::File(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?),
+            Target::Unix(path) => Sink::Unix(path.clone(), None),
+        };
+        let shared = Arc::new(Shared {
+            waiting: Mutex::default(),
+            wake: Condvar::new(),
+            limit: config.buffer.as_usize(),
+            dropped: AtomicU64::new(0),
+        });
+        let theirs = shared.clone();
+        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&theirs, sink))?;
+        Ok(Some(Self { layout: config.layout(), shared, writer: Some(writer) }))
+    }
+
+    /// Writes a line, or counts it as dropped.
+    pub fn write(&self, line: &Line<'_>) {
+        thread_local! {
+            static TEXT: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+        }
+        TEXT.with_borrow_mut(|text| {
+            text.clear();
+            self.layout.render(line, text);
+            let mut waiting = self.shared.waiting.lock();
+            if waiting.lines.len() + text.len() > self.shared.limit {
+                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            waiting.lines.extend_from_slice(text.as_bytes());
+            if waiting.lines.len() > self.shared.limit / 2 {
+                self.shared.wake.notify_one();
+            }
+        });
+    }
+
+    /// How many lines were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for AccessLog {
+    /// Writes what waits.
+    fn drop(&mut self) {
+        self.shared.waiting.lock().closed = true;
+        self.shared.wake.notify_one();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+enum Sink {
+    Stdout,
+    File(File),
+    Unix(PathBuf, Option<UnixStream>),
+}
+
+fn write(shared: &Shared, mut sink: Sink) {
+    let mut lines = Vec::new();
+    let mut reported = 0;
+    loop {
+        let closed = {
+            let mut waiting = shared.waiting.lock();
+            if !waiting.closed {
+                shared.wake.wait_for(&mut waiting, LONGEST_WAIT);
+            }
+            std::mem::swap(&mut lines, &mut waiting.lines);
+            waiting.closed
+        };
+        if !lines.is_empty() {
+            if let Err(error) = sink.write(&lines) {
+                let lost = lines.iter().filter(|b| **b == b'\n').count() as u64;
+                shared.dropped.fetch_add(lost, Ordering::Relaxed);
+                log::warn!("the access log cannot be written: {error}");
+            }
+            lines.clear();
+            lines.shrink_to(1 << 20);
+        }
+        let dropped = shared.dropped.load(Ordering::Relaxed);
+        if dropped > reported {
+            log::warn!("the access log dropped {} lines", dropped - reported);
+            reported = dropped;
+        }
+        if closed {
+            return;
+        }
+    }
+}
+
+impl Sink {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(lines)?;
+                stdout.flush()
+            }
+            Self::File(file) => file.write_all(lines),
+            Self::Unix(path, stream) => {
+                if stream.is_none() {
+                    let new = UnixStream::connect(path)?;
+                    new.set_write_timeout(Some(Duration::from_secs(1)))?;
+                    *stream = Some(new);
+                }
+                let result = stream.as_mut().map_or(Ok(()), |stream| stream.write_all(lines));
+                if result.is_err() {
+                    *stream = None;
+                }
+                result
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stuck_writer_cannot_take_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.sock");
+        let _never_reads = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let config = AccessLogConfig { to: Target::Unix(path), buffer: Size(2000), ..AccessLogConfig::default() };
+        let log = AccessLog::open(&config).unwrap().unwrap();
+        for _ in 0..1000 {
+            log.write(&Line { path: "/x", ..Line::default() });
+        }
+        assert!(log.dropped() > 0);
+    }
+}
