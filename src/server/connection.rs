@@ -2,6 +2,7 @@
 //! of the request at hand and nothing of the next, and which holds nothing while it waits for one.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ use crate::facts::Connection;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Read at once while a head is awaited; lives on the stack of one poll only.
 const READ: usize = 4 << 10;
+/// What may wait to be sent.
+const MOST_BEHIND: usize = 16 << 10;
 /// What may be read ahead while an upstream is at work.
 const MOST_AHEAD: usize = 64 << 10;
 
@@ -39,6 +42,8 @@ pub struct Conn {
     io: Transport,
     /// What was read beyond the request at hand.
     ahead: BytesMut,
+    /// What is written and not sent yet: a head and a small body leave together.
+    behind: Vec<u8>,
     budget: Budget,
     http2: bool,
     alarm: Alarm,
@@ -95,6 +100,7 @@ impl Conn {
         Self {
             io,
             ahead: BytesMut::new(),
+            behind: Vec::new(),
             budget: Budget::Length(0),
             http2,
             alarm: Alarm::default(),
@@ -121,6 +127,7 @@ impl Conn {
     /// Waits for the next request's head and judges it.
     pub async fn next(&mut self) -> Next {
         self.budget = Budget::Length(0);
+        self.behind = Vec::new();
         let timeouts = self.connection.listener.timeouts;
         if self.ahead.is_empty() {
             self.ahead = BytesMut::new();
@@ -221,8 +228,8 @@ impl Conn {
 
     /// Reads once into `ahead`, holding no buffer while it waits.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut bytes = [0; READ];
-        let mut buf = ReadBuf::new(&mut bytes);
+        let mut bytes = [const { MaybeUninit::uninit() }; READ];
+        let mut buf = ReadBuf::uninit(&mut bytes);
         std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
         self.ahead.extend_from_slice(buf.filled());
         Poll::Ready(Ok(buf.filled().len()))
@@ -372,28 +379,60 @@ impl Conn {
 }
 
 impl AsyncWrite for Conn {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.behind.len() + buf.len() > MOST_BEHIND {
+            return this.poll_write_through(cx, buf);
+        }
+        if this.behind.capacity() == 0 {
+            this.behind.reserve(buf.len().max(2 << 10));
+        }
+        this.behind.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        std::task::ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        std::task::ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+}
+
+impl Conn {
+    /// Sends what waits, and then of `buf` what can be sent.
+    fn poll_write_through(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        while !self.behind.is_empty() && self.io.is_write_vectored() {
+            let both = [io::IoSlice::new(&self.behind), io::IoSlice::new(buf)];
+            let n = std::task::ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &both))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let waiting = self.behind.len();
+            self.behind.drain(..n.min(waiting));
+            if n > waiting {
+                return Poll::Ready(Ok(n - waiting));
+            }
+        }
+        std::task::ready!(self.poll_send(cx))?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    /// Sends what waits.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.behind.is_empty() {
+            match std::task::ready!(Pin::new(&mut self.io).poll_write(cx, &self.behind))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n if n == self.behind.len() => self.behind.clear(),
+                n => drop(self.behind.drain(..n)),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -467,7 +506,7 @@ impl std::fmt::Debug for Conn {
 #[async_trait]
 impl Shutdown for Conn {
     async fn shutdown(&mut self) {
-        let _ = AsyncWriteExt::shutdown(&mut self.io).await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
