@@ -8,6 +8,7 @@
 
 mod admit;
 mod answer;
+mod direct;
 mod forward;
 mod forwarded;
 mod log_line;
@@ -30,6 +31,8 @@ use crate::gateway::{Destination, Gateway, Route};
 use crate::reply::Reply;
 use crate::upstream::{Failure, Pick, Pool, Tried};
 use patience::Patience;
+
+pub use direct::{Client, Direct, Served};
 
 /// The gateway as Pingora sees it; every worker has one of its own over the same configuration.
 pub struct Proxy {
@@ -67,6 +70,19 @@ impl Proxy {
 }
 
 impl Ctx {
+    fn new(gateway: Arc<Gateway>) -> Self {
+        Self {
+            gateway,
+            route: None,
+            facts: None,
+            attempt: None,
+            tried: Tried::default(),
+            stopped: None,
+            body: 0,
+            patience: Patience::default(),
+        }
+    }
+
     fn facts(&self) -> Result<&Facts> {
         self.facts.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no facts were gathered"))
     }
@@ -84,23 +100,14 @@ impl ProxyHttp for Proxy {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        Ctx {
-            gateway: self.gateway.load_full(),
-            route: None,
-            facts: None,
-            attempt: None,
-            tried: Tried::default(),
-            stopped: None,
-            body: 0,
-            patience: Patience::default(),
-        }
+        Ctx::new(self.gateway.load_full())
     }
 
     /// No modules: the default one compresses, and what nobody asked for should cost nothing.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        let facts = admit::gather(session)?;
+        let facts = admit::gather(admit::connection(session)?, session.req_header());
         let timeouts = &facts.connection.listener.timeouts;
         session.set_read_timeout(Some(timeouts.body));
         session.set_write_timeout(Some(timeouts.body));
@@ -109,7 +116,12 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        match admit::admit(session, ctx).await {
+        let request = session.req_header_mut();
+        let verdict = match admit::route(request, ctx) {
+            Ok(()) => admit::enter(request, ctx).await,
+            refused => refused,
+        };
+        match verdict {
             Ok(()) => Ok(false),
             Err(reply) => {
                 answer::send(session, ctx, &reply).await?;
@@ -220,7 +232,8 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
-        log_line::write(session, e, ctx);
+        let carried = log_line::carried(session, e, ctx);
+        log_line::write(session.req_header(), &carried, ctx);
     }
 
     /// The access log has the cause.

@@ -28,7 +28,7 @@ pub(super) fn run() -> Result<(), String> {
         let bound = server::bind(&[ListenerSpec::plain(name, address)], 1)
             .map_err(|errors| format!("error: {}", errors.join("\n")))?;
         let started = bound
-            .run(move || Arc::new(HttpServer::new_app(Service { name })), Arc::new(NoEdge))
+            .run(move || (HttpServer::new_app(Service { name }), None), Arc::new(NoEdge))
             .map_err(|error| format!("error: cannot start the service {name}: {error}"))?;
         services.push(started);
     }

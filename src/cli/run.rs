@@ -17,7 +17,7 @@ use crate::admin::Admin;
 use crate::build::Build;
 use crate::facts::Connection;
 use crate::gateway::Gateway;
-use crate::proxy::Proxy;
+use crate::proxy::{Direct, Proxy};
 use crate::reply::Reply;
 use crate::server::{self, Edge, Refused};
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Format, Line, Target};
@@ -148,8 +148,9 @@ pub(super) fn run(plan: Plan, notes: &[String]) -> Result<(), String> {
     let addresses: Vec<_> = bound.addresses().iter().chain(admin.addresses()).cloned().collect();
     let serve = || -> std::io::Result<_> {
         let (gateway, draining) = (current.clone(), draining.clone());
-        let server = bound.run(move || Arc::new(http_proxy(gateway.clone())), edge.clone())?;
-        let admin = admin.run(move || Arc::new(HttpServer::new_app(Admin::new(draining.clone()))), edge)?;
+        let proxies = move || (http_proxy(gateway.clone()), Some(Direct::new(gateway.clone())));
+        let server = bound.run(proxies, edge.clone())?;
+        let admin = admin.run(move || (HttpServer::new_app(Admin::new(draining.clone())), None), edge)?;
         Ok((server, admin))
     };
     let (server, admin) = serve().map_err(|error| format!("error: cannot start: {error}"))?;

@@ -20,16 +20,19 @@ use crate::policy::Verdict;
 use crate::reply::Reply;
 use crate::types::{Captures, path};
 
-/// Gathers what the connection and the head say.
-pub(super) fn gather(session: &Session) -> Result<Facts> {
-    let connection = session
+/// Whose request it is.
+pub(super) fn connection(session: &Session) -> Result<Arc<Connection>> {
+    session
         .digest()
         .and_then(|digest| digest.proxy_digest.as_ref())
         .and_then(|digest| digest.user_data.as_ref())
         .and_then(|data| data.downcast_ref::<Arc<Connection>>())
         .cloned()
-        .ok_or_else(|| Error::explain(ErrorType::InternalError, "the connection does not say who it is"))?;
-    let request = session.req_header();
+        .ok_or_else(|| Error::explain(ErrorType::InternalError, "the connection does not say who it is"))
+}
+
+/// Gathers what the connection and the head say.
+pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Facts {
     let trusted = connection.peer_is_trusted();
     let peer = connection.peer_ip();
     let client = match &connection.listener.client_ip {
@@ -41,7 +44,7 @@ pub(super) fn gather(session: &Session) -> Result<Facts> {
     let grpc = content_type.starts_with(b"application/grpc");
     let events = request.headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream");
     let streaming = grpc || events || request.headers.contains_key(UPGRADE);
-    Ok(Facts {
+    Facts {
         client,
         trusted,
         id: id.unwrap_or_else(new_request_id),
@@ -58,13 +61,12 @@ pub(super) fn gather(session: &Session) -> Result<Facts> {
         grpc,
         streaming,
         connection,
-    })
+    }
 }
 
-/// Judges the request; `Err` is the answer where none of the upstreams gives it.
-pub(super) async fn admit(session: &mut Session, ctx: &mut Ctx) -> Verdict {
+/// Judges the request and finds its route; `Err` is the answer where there is none.
+pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     let Some(facts) = &mut ctx.facts else { return Err(Reply::internal("the connection is not known")) };
-    let request = session.req_header_mut();
     check_head(request, facts)?;
     normalize_target(request)?;
 
@@ -98,6 +100,14 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut Ctx) -> Verdict {
     };
     facts.route = Some(route.name.clone());
     ctx.route = Some(route.clone());
+    Ok(())
+}
+
+/// Takes the request through its route's policies; `Err` is the answer where none of the upstreams gives it.
+pub(super) async fn enter(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
+    let (Some(facts), Some(route)) = (&mut ctx.facts, &ctx.route) else {
+        return Err(Reply::internal("the request has no route"));
+    };
     route.chain.request(request, facts).await?;
     match &route.destination {
         Destination::Upstream(_) => Ok(()),

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::Ctx;
@@ -14,17 +15,23 @@ use crate::reply::Reply;
 /// How long what is left of a request's body is awaited on HTTP/2.
 const DRAIN: Duration = Duration::from_millis(100);
 
-/// Sends an answer of the gateway's own. The policies that saw the request see it too.
-pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, reply: &Reply) -> Result<()> {
+/// Makes an answer of the gateway's own. The policies that saw the request see it too.
+pub(super) fn render(reply: &Reply, request: &RequestHeader, ctx: &mut Ctx) -> (ResponseHeader, Bytes) {
     let grpc = ctx.facts.as_ref().is_some_and(|facts| facts.grpc);
     let (mut head, body) = reply.render(grpc);
     if let (Some(route), Some(facts)) = (&ctx.route, &ctx.facts) {
-        route.chain.response(&mut head, session.req_header(), facts);
+        route.chain.response(&mut head, request, facts);
     }
     if let (Some(problem), Some(facts)) = (&reply.problem, &mut ctx.facts) {
         facts.stopped_by.get_or_insert(problem.kind);
         facts.cause = facts.cause.take().or_else(|| problem.cause.clone());
     }
+    (head, body)
+}
+
+/// Sends an answer of the gateway's own.
+pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, reply: &Reply) -> Result<()> {
+    let (head, body) = render(reply, session.req_header(), ctx);
     if reply.close {
         session.set_keepalive(None);
     }
@@ -78,13 +85,9 @@ pub(super) async fn failure(session: &mut Session, ctx: &mut Ctx, e: &Error) -> 
 
 /// The answer for an error; `None` when the client is gone.
 fn explain(ctx: &Ctx, e: &Error) -> Option<Reply> {
-    let upstream = || ctx.pool().map_or("?", |pool| pool.name());
     Some(match (e.etype(), e.esource()) {
         (ErrorType::HTTPStatus(413), _) => Reply::body_too_large("the body is larger than allowed").closing(),
-        (ErrorType::HTTPStatus(503), _) => {
-            let seconds = ctx.pool().map_or(1, |pool| pool.retry_after().as_secs().max(1));
-            Reply::no_upstream(format!("no server of `{}` can take requests now", upstream())).retry_after(seconds)
-        }
+        (ErrorType::HTTPStatus(503), _) => no_server(ctx),
         (
             ErrorType::ConnectTimedout
             | ErrorType::TLSHandshakeTimedout
@@ -92,8 +95,8 @@ fn explain(ctx: &Ctx, e: &Error) -> Option<Reply> {
             | ErrorType::WriteTimedout
             | ErrorType::HTTPStatus(504),
             ErrorSource::Upstream,
-        ) => Reply::upstream_timeout(format!("`{}` did not answer in time", upstream())),
-        (_, ErrorSource::Upstream) => Reply::bad_upstream(format!("`{}` gave no valid answer", upstream())),
+        ) => upstream_failed(ctx, true),
+        (_, ErrorSource::Upstream) => upstream_failed(ctx, false),
         (ErrorType::ReadTimedout, ErrorSource::Downstream) => {
             Reply::request_timeout("the request's body did not arrive in time").closing()
         }
@@ -106,6 +109,22 @@ fn explain(ctx: &Ctx, e: &Error) -> Option<Reply> {
         (_, ErrorSource::Downstream) => return None,
         _ => Reply::internal("the gateway failed").closing(),
     })
+}
+
+/// No server of the upstream is usable.
+pub(super) fn no_server(ctx: &Ctx) -> Reply {
+    let seconds = ctx.pool().map_or(1, |pool| pool.retry_after().as_secs().max(1));
+    let upstream = ctx.pool().map_or("?", |pool| pool.name());
+    Reply::no_upstream(format!("no server of `{upstream}` can take requests now")).retry_after(seconds)
+}
+
+/// The upstream did not answer, or not in time.
+pub(super) fn upstream_failed(ctx: &Ctx, late: bool) -> Reply {
+    let upstream = ctx.pool().map_or("?", |pool| pool.name());
+    match late {
+        true => Reply::upstream_timeout(format!("`{upstream}` did not answer in time")),
+        false => Reply::bad_upstream(format!("`{upstream}` gave no valid answer")),
+    }
 }
 
 /// The connection reports broken framing of a body as invalid data.

@@ -3,58 +3,64 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use http::Version;
+use http::{Method, Version};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::{Attempt, Ctx, forwarded, patience};
+use crate::policy::Verdict;
 use crate::upstream::{Failure, ForwardedStyle};
 
-/// Takes a server for the next attempt.
-pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+/// Takes a server for the next attempt; `false` when none is usable.
+pub(super) fn choose(ctx: &mut Ctx, request: &RequestHeader) -> bool {
     ctx.attempt = None;
-    let Some(pool) = ctx.pool().cloned() else {
-        return Err(Error::explain(ErrorType::InternalError, "the route has no upstream"));
-    };
-    let Some(facts) = &mut ctx.facts else {
-        return Err(Error::explain(ErrorType::InternalError, "no facts were gathered"));
-    };
-    let request = session.req_header();
+    let Some(pool) = ctx.pool().cloned() else { return false };
+    let Some(facts) = &mut ctx.facts else { return false };
     facts.upstream.get_or_insert_with(|| pool.shared_name());
-    let Some(pick) = pool.pick(pool.key(request, facts.client), &ctx.tried) else {
-        return Err(Error::explain(ErrorType::HTTPStatus(503), "no server is usable"));
-    };
+    let Some(pick) = pool.pick(pool.key(request, facts.client), &ctx.tried) else { return false };
     if facts.attempts == 0 {
         pool.budget().request();
     }
     facts.attempts += 1;
     facts.server = Some(pick.backend().name());
-
-    let mut peer = pick.peer();
     ctx.tried.add(&pick);
     ctx.attempt = Some(Attempt { pick, started: Instant::now(), answered: false });
-    patience::begin(ctx, request, &pool, &mut peer);
+    patience::begin(ctx, request, &pool);
+    true
+}
+
+/// What Pingora needs to know of the server that was taken.
+pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    if !choose(ctx, session.req_header()) {
+        return Err(Error::explain(ErrorType::HTTPStatus(503), "no server is usable"));
+    }
+    let Some(attempt) = &ctx.attempt else {
+        return Err(Error::explain(ErrorType::InternalError, "no server was taken"));
+    };
+    let mut peer = attempt.pick.peer();
+    peer.options.read_timeout = patience::longest_silence(ctx);
     Ok(peer)
 }
 
-/// Shapes what is sent to the upstream.
+/// Shapes what Pingora sends to the upstream.
 pub(super) fn request(session: &mut Session, head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     if session.as_mut().is_body_done() {
         patience::sent(ctx);
     }
-    let original = session.req_header();
-    let facts = ctx.facts()?;
+    shape(session.req_header(), head, ctx).map_err(|reply| {
+        ctx.stopped = Some(reply);
+        Error::explain(ErrorType::InternalError, "a policy stopped the request").into_down()
+    })
+}
+
+/// Shapes what is sent to the upstream: once per attempt.
+pub(super) fn shape(original: &RequestHeader, head: &mut RequestHeader, ctx: &Ctx) -> Verdict {
+    let (Some(facts), Some(route)) = (&ctx.facts, &ctx.route) else { return Ok(()) };
     let style = ctx.pool().map_or(ForwardedStyle::None, |pool| pool.forwarded());
     forwarded::write(original, head, facts, style);
-    if let Some(route) = &ctx.route
-        && let Err(reply) = route.chain.upstream(head, original, facts)
-    {
-        ctx.stopped = Some(reply);
-        return Err(Error::explain(ErrorType::InternalError, "a policy stopped the request").into_down());
-    }
-    Ok(())
+    route.chain.upstream(head, original, facts)
 }
 
 /// Judges the head of an upstream's answer: it counts, and it may be worth another attempt.
@@ -66,7 +72,19 @@ pub(super) fn response(session: &mut Session, head: &mut ResponseHeader, ctx: &m
         // A version is that of the sender, not of whom it passes on (RFC 9110, section 2.5).
         head.set_version(Version::HTTP_11);
     }
-    let Some(attempt) = &mut ctx.attempt else { return Ok(()) };
+    let untouched = session.response_written().is_none();
+    if answered(&session.req_header().method, untouched, head, ctx) {
+        return Ok(());
+    }
+    let mut error = Error::explain(ErrorType::HTTPStatus(head.status.as_u16()), "the answer is worth another try");
+    error.set_retry(true);
+    Err(error.into_up())
+}
+
+/// The head of the answer is here; gives whether it is the one for the client. `untouched` says that nothing was
+/// sent to the client yet.
+pub(super) fn answered(method: &Method, untouched: bool, head: &ResponseHeader, ctx: &mut Ctx) -> bool {
+    let Some(attempt) = &mut ctx.attempt else { return true };
     let latency = attempt.started.elapsed();
     attempt.pick.first_byte(latency);
     attempt.answered = true;
@@ -74,16 +92,15 @@ pub(super) fn response(session: &mut Session, head: &mut ResponseHeader, ctx: &m
         facts.first_byte = Some(latency);
     }
     let failure = Failure::Status(head.status.as_u16());
-    if head.status.is_server_error() && may_retry(session, ctx, failure, false) {
-        let mut error = Error::explain(ErrorType::HTTPStatus(head.status.as_u16()), "the answer is worth another try");
-        error.set_retry(true);
-        return Err(error.into_up());
+    if head.status.is_server_error() && may_retry(method, untouched, ctx, failure, false) {
+        attempt_failed(ctx, failure, false);
+        return false;
     }
     patience::answered(ctx, head);
-    Ok(())
+    true
 }
 
-/// Decides what follows from a failed attempt.
+/// Decides what follows from an attempt that Pingora could not finish.
 pub(super) fn failed(
     session: &mut Session,
     ctx: &mut Ctx,
@@ -91,18 +108,11 @@ pub(super) fn failed(
     failure: Failure,
     reused: bool,
 ) -> Box<Error> {
-    // An answer that is worth another try was judged when it came.
-    let judged = matches!(failure, Failure::Status(_));
-    let retry = if judged { e.retry() } else { may_retry(session, ctx, failure, reused) };
-    if let Some(attempt) = &ctx.attempt
-        && !(reused && failure == Failure::Reset)
-    {
-        attempt.pick.failed(failure);
-    }
-    if retry && reused && failure == Failure::Reset {
-        // The server closed an idle connection: the same one may be asked again.
-        ctx.tried.clear();
-    }
+    let retry = match failure {
+        // An answer that is worth another try was judged when it came.
+        Failure::Status(_) => e.retry(),
+        _ => broke(&session.req_header().method, session.response_written().is_none(), ctx, failure, reused),
+    };
     if let Some(facts) = &mut ctx.facts {
         facts.cause = Some(Cow::Owned(e.to_string()));
     }
@@ -110,14 +120,33 @@ pub(super) fn failed(
     e
 }
 
+/// The attempt broke before its answer was judged; gives whether another one follows.
+pub(super) fn broke(method: &Method, untouched: bool, ctx: &mut Ctx, failure: Failure, reused: bool) -> bool {
+    let retry = may_retry(method, untouched, ctx, failure, reused);
+    attempt_failed(ctx, failure, reused);
+    if retry && reused && failure == Failure::Reset {
+        // The server closed an idle connection: the same one may be asked again.
+        ctx.tried.clear();
+    }
+    retry
+}
+
+fn attempt_failed(ctx: &Ctx, failure: Failure, reused: bool) {
+    if let Some(attempt) = &ctx.attempt
+        && !(reused && failure == Failure::Reset)
+    {
+        attempt.pick.failed(failure);
+    }
+}
+
 /// Whether another attempt is allowed: by the method, the body, the policy, and the budget.
-fn may_retry(session: &mut Session, ctx: &Ctx, failure: Failure, reused: bool) -> bool {
+fn may_retry(method: &Method, untouched: bool, ctx: &Ctx, failure: Failure, reused: bool) -> bool {
     let (Some(pool), Some(facts)) = (ctx.pool(), &ctx.facts) else { return false };
-    if session.response_written().is_some() || ctx.body > 0 {
+    if !untouched || ctx.body > 0 {
         // Part of the body may have been sent, and what was sent is never sent again.
         return false;
     }
-    let idempotent = session.req_header().method.is_idempotent();
+    let idempotent = method.is_idempotent();
     if reused && failure == Failure::Reset {
         return idempotent && facts.attempts < 8;
     }

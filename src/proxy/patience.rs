@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode, Version};
-use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::Ctx;
@@ -27,7 +26,7 @@ pub(super) struct Patience {
 }
 
 /// An attempt begins.
-pub(super) fn begin(ctx: &mut Ctx, request: &RequestHeader, pool: &Pool, peer: &mut HttpPeer) {
+pub(super) fn begin(ctx: &mut Ctx, request: &RequestHeader, pool: &Pool) {
     let Some(facts) = &ctx.facts else { return };
     let timeouts = pool.timeouts();
     let patience = &mut ctx.patience;
@@ -37,18 +36,37 @@ pub(super) fn begin(ctx: &mut Ctx, request: &RequestHeader, pool: &Pool, peer: &
         false => timeouts.total.map(|total| facts.started + total),
     };
     patience.silence = None;
-    peer.options.read_timeout = match patience.kept {
-        true => None,
-        false => {
-            let silence = match facts.streaming {
-                true => facts.connection.listener.timeouts.stream_idle,
-                false => timeouts.first_byte.max(timeouts.idle),
-            };
-            Some(patience.total.map_or(silence, |total| silence.min(total.saturating_duration_since(Instant::now()))))
-                .map(|wait| wait.max(Duration::from_millis(1)))
-        }
-    };
     patience.apply(facts);
+}
+
+/// The longest silence that the upstream's session is to bear itself.
+pub(super) fn longest_silence(ctx: &Ctx) -> Option<Duration> {
+    let (Some(facts), Some(pool)) = (&ctx.facts, ctx.pool()) else { return None };
+    if ctx.patience.kept {
+        return None;
+    }
+    let silence = match facts.streaming {
+        true => facts.connection.listener.timeouts.stream_idle,
+        false => pool.timeouts().first_byte.max(pool.timeouts().idle),
+    };
+    let left = ctx.patience.total.map(|total| total.saturating_duration_since(Instant::now()));
+    Some(left.map_or(silence, |left| silence.min(left)).max(Duration::from_millis(1)))
+}
+
+/// The server is waited for while the request is being sent: it must take what is there for it.
+pub(super) fn server(ctx: &Ctx) {
+    if let (Some(facts), Some(pool)) = (&ctx.facts, ctx.pool()) {
+        let until = Instant::now() + pool.timeouts().first_byte;
+        facts.connection.set_deadline(Some(ctx.patience.total.map_or(until, |total| total.min(until))));
+    }
+}
+
+/// The client is waited for: for its body, or until it takes what is there for it.
+pub(super) fn client(ctx: &Ctx) {
+    if let Some(facts) = &ctx.facts {
+        let until = Instant::now() + facts.connection.listener.timeouts.body;
+        facts.connection.set_deadline(Some(ctx.patience.total.map_or(until, |total| total.min(until))));
+    }
 }
 
 /// The request is sent: its answer is awaited.

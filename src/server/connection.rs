@@ -24,9 +24,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::chunked::Chunked;
-use super::head::{self, Framing, Head, Refused};
+use super::head::{self, Head, Refused};
 use crate::facts::Connection;
+use crate::http1::Framing;
+use crate::http1::chunked::Chunked;
+use crate::proxy::Client;
 
 /// What HTTP/2 begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -84,8 +86,8 @@ enum Budget {
 
 /// What came of waiting for a request.
 pub enum Next {
-    /// A sound head, with its empty line.
-    Request(BytesMut),
+    /// A sound head, with its empty line, and what it says of the rest.
+    Request(BytesMut, Head),
     /// The client speaks HTTP/2 from the start.
     Http2,
     /// The head is refused. What was read is there for the log.
@@ -141,8 +143,16 @@ impl Conn {
 
     /// Writes the answer to a refused head and lets the client read it before the connection ends.
     pub async fn refuse(mut self, answer: &[u8]) {
+        if self.write_all(answer).await.is_ok() {
+            self.end().await;
+        }
+    }
+
+    /// Ends the connection in a way that lets the client read what it was sent: what it still sends is read and
+    /// forgotten for a while, for else the system would reset the connection.
+    pub async fn end(mut self) {
+        self.budget = Budget::Unlimited;
         let linger = async {
-            self.write_all(answer).await?;
             Shutdown::shutdown(&mut self).await;
             let mut left = MOST_AHEAD;
             while left > 0 {
@@ -210,11 +220,11 @@ impl Conn {
             let refused = Refused { status: 400, reason: "a chunk of the body has a wrong size line" };
             return Next::Refused(refused, std::mem::take(&mut self.ahead));
         }
-        Next::Request(if length == self.ahead.len() {
-            std::mem::take(&mut self.ahead)
-        } else {
-            self.ahead.split_to(length)
-        })
+        let bytes = match length == self.ahead.len() {
+            true => std::mem::take(&mut self.ahead),
+            false => self.ahead.split_to(length),
+        };
+        Next::Request(bytes, head)
     }
 
     /// Reads once into `ahead`; `None` when nothing came in time.
@@ -315,7 +325,7 @@ impl Budget {
     fn of(head: &Head) -> Self {
         match head.body {
             _ if head.upgrade => Self::Unlimited,
-            Framing::None => Self::Length(0),
+            Framing::None | Framing::UntilClose => Self::Length(0),
             Framing::Length(length) => Self::Length(length),
             Framing::Chunked => Self::Chunked(Box::default()),
         }
@@ -374,6 +384,23 @@ impl Conn {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Client for Conn {
+    fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    fn unsent(&mut self) -> &mut Vec<u8> {
+        &mut self.behind
+    }
+
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.connection.deadline() {
+            Some(deadline) => self.alarm.poll(deadline, cx),
+            None => Poll::Pending,
         }
     }
 }

@@ -8,6 +8,7 @@
 use memchr::{memchr, memchr2};
 
 use crate::facts::Limits;
+use crate::http1::Framing;
 
 /// What the head says about the rest of the request.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -16,17 +17,6 @@ pub struct Head {
     pub body: Framing,
     /// The request asks to switch protocols (WebSocket): what follows is not HTTP.
     pub upgrade: bool,
-}
-
-/// How a body is framed (RFC 9112, section 6).
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Framing {
-    /// No body.
-    None,
-    /// This many bytes, more than zero.
-    Length(u64),
-    /// The chunked coding.
-    Chunked,
 }
 
 /// Why a head is refused: the status to answer with, and the reason for client and operator.

@@ -4,7 +4,6 @@
 //! pool of upstream connections. A request stays on its worker, so nothing wakes another thread. A connection
 //! that waits for a request holds no buffer.
 
-mod chunked;
 mod connection;
 mod head;
 pub mod listener;
@@ -26,6 +25,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::facts::{Connection, Tls};
+use crate::proxy::{Direct, Served};
 use connection::{Conn, Next, Plain, Transport};
 use listener::{Address, ListenerSpec};
 
@@ -93,11 +93,16 @@ impl Bound {
         &self.addresses
     }
 
-    /// Starts the workers. `app` makes each worker's own proxy, on its thread.
+    /// Starts the workers. `app` makes each worker's own proxy, on its thread, and the short way that its requests
+    /// are tried on first.
     ///
     /// # Errors
     /// A thread or a runtime cannot be made.
-    pub fn run<A>(self, app: impl Fn() -> Arc<A> + Send + Sync + 'static, edge: Arc<dyn Edge>) -> io::Result<Server>
+    pub fn run<A>(
+        self,
+        app: impl Fn() -> (A, Option<Direct>) + Send + Sync + 'static,
+        edge: Arc<dyn Edge>,
+    ) -> io::Result<Server>
     where
         A: HttpServerApp + Send + Sync + 'static,
     {
@@ -110,7 +115,9 @@ impl Bound {
             let (app, edge, watch, deadline) = (app.clone(), edge.clone(), watch.clone(), deadline.clone());
             let work = move || {
                 runtime.block_on(async move {
-                    let worker = Arc::new(Worker { app: app(), edge, watch, live: AtomicUsize::new(0) });
+                    let (app, direct) = app();
+                    let worker =
+                        Arc::new(Worker { app: Arc::new(app), direct, edge, watch, live: AtomicUsize::new(0) });
                     worker.run(sockets, &deadline).await;
                 });
             };
@@ -191,6 +198,7 @@ fn inet_socket(address: SocketAddr) -> io::Result<Socket> {
 
 struct Worker<A> {
     app: Arc<A>,
+    direct: Option<Direct>,
     edge: Arc<dyn Edge>,
     watch: watch::Receiver<bool>,
     live: AtomicUsize,
@@ -328,8 +336,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
                     Box::pin(conn.refuse(&answer)).await;
                     return;
                 }
-                Next::Request(head) => {
-                    let session = session(conn, head);
+                Next::Request(bytes, head) => {
+                    let bytes = bytes.freeze();
+                    if let (Some(direct), false) = (&self.direct, head.upgrade) {
+                        let ending = || *self.watch.borrow();
+                        match Box::pin(direct.serve(&mut *conn, &bytes, head.body, &ending)).await {
+                            Served::Keep => continue,
+                            Served::Close => {
+                                Box::pin(conn.end()).await;
+                                return;
+                            }
+                            Served::NotHere => {}
+                        }
+                    }
+                    let session = session(conn, bytes.into());
                     let Some(reused) = self.app.process_new_http(session, &self.watch).await else { return };
                     let (stream, _) = reused.consume();
                     match stream.into_any().downcast::<Conn>() {

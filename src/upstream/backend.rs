@@ -8,6 +8,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 
 use super::balance::mix;
 use super::config::Address;
+use super::h1::Target;
 
 /// Whether a server answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,9 +27,12 @@ pub struct Backend {
     pub(super) id: usize,
     pub(super) weight: u16,
     pub(super) hash: u64,
+    /// Tells all servers of all pools apart, for as long as the process lives.
+    pub(super) serial: u64,
     name: Arc<str>,
     /// Cloned for every request: building a peer anew costs more.
     peer: HttpPeer,
+    target: Option<Target>,
     health: AtomicU8,
     /// Checks of the other outcome in a row.
     pub(super) streak: AtomicUsize,
@@ -51,6 +55,8 @@ pub struct Status {
     pub active: usize,
 }
 
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
 impl Backend {
     pub(super) fn new(id: usize, weight: u16, name: &Address, peer: HttpPeer, health: Health, drain: bool) -> Self {
         let name: Arc<str> = name.to_string().into();
@@ -61,14 +67,25 @@ impl Backend {
             id,
             weight,
             hash: mix(hash),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             name,
             peer,
+            target: None,
             health: AtomicU8::new(health as u8),
             streak: AtomicUsize::new(0),
             draining: AtomicBool::new(drain),
             active: AtomicUsize::new(0),
             ewma: AtomicU64::new(0),
         }
+    }
+
+    /// Where a [`super::Server`] connects to.
+    pub(super) fn with_target(self, target: Option<Target>) -> Self {
+        Self { target, ..self }
+    }
+
+    pub(super) fn target(&self) -> Option<&Target> {
+        self.target.as_ref()
     }
 
     #[cfg(test)]

@@ -29,6 +29,7 @@ mod backend;
 mod balance;
 mod config;
 mod discover;
+mod h1;
 mod health;
 mod peer;
 mod retry;
@@ -50,6 +51,7 @@ use config::{Address, BalanceConfig, HashSource};
 
 pub use backend::{Backend, Health, Status};
 pub use config::{ForwardedStyle, UpstreamConfig};
+pub use h1::{Idle, Server};
 pub use retry::{Budget, Failure, Policy};
 
 /// A pool of servers.
@@ -67,6 +69,8 @@ pub struct Pool {
 /// The longest that things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
+    /// Connecting.
+    pub connect: Duration,
     /// From the end of the request to the head of its answer.
     pub first_byte: Duration,
     /// Silence between the parts of an answer.
@@ -173,7 +177,22 @@ impl Pool {
     /// The longest that things may take.
     pub fn timeouts(&self) -> Timeouts {
         let timeouts = &self.config.timeouts;
-        Timeouts { first_byte: timeouts.first_byte.0, idle: timeouts.idle.0, total: timeouts.total.map(Into::into) }
+        Timeouts {
+            connect: timeouts.connect.0,
+            first_byte: timeouts.first_byte.0,
+            idle: timeouts.idle.0,
+            total: timeouts.total.map(Into::into),
+        }
+    }
+
+    /// Whether its servers speak HTTP/1.1 without TLS, so that a [`Server`] can talk to them.
+    pub fn is_plain_h1(&self) -> bool {
+        self.config.protocol == config::Protocol::H1 && self.config.tls.is_none()
+    }
+
+    /// How long connections to its servers are kept.
+    pub fn keepalive(&self) -> Duration {
+        self.config.keepalive.idle.0
     }
 
     /// Which fields tell a server of the client.
@@ -213,7 +232,8 @@ impl Pool {
         let peer = self.template.peer(address, &server.address)?;
         let health = if self.config.health.is_some() { Health::Unknown } else { Health::Healthy };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        Some(Backend::new(id, server.weight, shown, peer, health, server.drain))
+        let target = self.is_plain_h1().then(|| h1::Target::of(address)).flatten();
+        Some(Backend::new(id, server.weight, shown, peer, health, server.drain).with_target(target))
     }
 }
 
@@ -229,6 +249,11 @@ impl Pick {
     /// The server.
     pub fn backend(&self) -> &Backend {
         &self.backend
+    }
+
+    /// The server, to keep.
+    pub fn shared(&self) -> Arc<Backend> {
+        self.backend.clone()
     }
 
     /// Where to connect, and how.

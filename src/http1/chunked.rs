@@ -45,23 +45,47 @@ impl Chunked {
     /// The first byte that breaks the framing.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
         let mut at = 0;
-        while at < bytes.len() {
-            if let State::Data { left } = &mut self.state {
-                let take = (*left).min((bytes.len() - at) as u64);
-                *left -= take;
-                at += take as usize;
-                if *left == 0 {
-                    self.state = State::DataCr;
-                }
-                continue;
+        loop {
+            at += self.skip(&bytes[at..])?;
+            let data = self.data().min((bytes.len() - at) as u64);
+            if data == 0 {
+                return Ok(at);
             }
-            if self.state == State::End {
-                break;
-            }
-            self.state = self.step(bytes[at])?;
-            at += 1;
+            self.take(data);
+            at += data as usize;
         }
-        Ok(at)
+    }
+
+    /// Follows what is no data; gives how many bytes that is.
+    ///
+    /// # Errors
+    /// The first byte that breaks the framing.
+    pub fn skip(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+        for (at, byte) in bytes.iter().enumerate() {
+            if matches!(self.state, State::Data { .. } | State::End) {
+                return Ok(at);
+            }
+            self.state = self.step(*byte)?;
+        }
+        Ok(bytes.len())
+    }
+
+    /// How many of the next bytes are data.
+    pub fn data(&self) -> u64 {
+        match self.state {
+            State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
+    /// Follows data: not more bytes than [`Self::data`] says.
+    pub fn take(&mut self, bytes: u64) {
+        if let State::Data { left } = &mut self.state {
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                self.state = State::DataCr;
+            }
+        }
     }
 
     /// Whether the whole body was followed.

@@ -1,0 +1,123 @@
+//! HTTP/1.1 on the wire (RFC 9112): heads to and from bytes, and the framing of bodies.
+//!
+//! Field names are written in the case that people write them in (`Content-Type`), for old programs that compare
+//! them byte by byte; RFC 9110 says that nobody should.
+
+pub mod chunked;
+mod request;
+mod response;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, HeaderMap, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderName, HeaderValue};
+
+pub use request::{parse as parse_request, write as write_request};
+pub use response::{Head as ResponseHead, parse as parse_response, write as write_response};
+
+/// How a body is framed (RFC 9112, section 6).
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Framing {
+    /// No body.
+    None,
+    /// This many bytes, more than zero.
+    Length(u64),
+    /// The chunked coding.
+    Chunked,
+    /// Everything until the connection ends; only for responses.
+    UntilClose,
+}
+
+/// Something is no HTTP/1.1: what.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub struct Malformed(pub &'static str);
+
+/// Header fields in one head at most.
+const MOST_FIELDS: usize = 256;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Whether a field belongs to one connection only (RFC 9110, section 7.6.1) or to the framing of a message.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    match name.as_str().len() {
+        2 => *name == TE,
+        7 => *name == TRAILER || *name == UPGRADE,
+        10 => *name == CONNECTION || *name == KEEP_ALIVE,
+        14 => *name == HTTP2_SETTINGS,
+        16 => *name == PROXY_CONNECTION,
+        17 => *name == TRANSFER_ENCODING,
+        18 => *name == PROXY_AUTHENTICATE,
+        19 => *name == PROXY_AUTHORIZATION,
+        _ => false,
+    }
+}
+
+/// Removes the fields that `Connection` names.
+///
+/// # Errors
+/// It names what is no field, more than anyone needs, or a field that tells of the client.
+pub fn remove_nominated(fields: &mut HeaderMap) -> Result<(), Malformed> {
+    const PROTECTED: [&str; 7] = [
+        "host",
+        "content-length",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "authorization",
+    ];
+    let mut nominated = Vec::new();
+    for value in fields.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if token.is_empty() || token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive") {
+                continue;
+            }
+            let Ok(name) = HeaderName::from_bytes(token) else {
+                return Err(Malformed("`Connection` names what is no field"));
+            };
+            if PROTECTED.contains(&name.as_str()) || nominated.len() == 10 {
+                return Err(Malformed("`Connection` names a field that it may not"));
+            }
+            nominated.push(name);
+        }
+    }
+    nominated.iter().for_each(|name| drop(fields.remove(name)));
+    Ok(())
+}
+
+/// Whether the connection is to be kept after the message (RFC 9112, section 9.3). `old` is HTTP/1.0.
+pub fn keeps_alive(fields: &HeaderMap, old: bool) -> bool {
+    match old {
+        true => has_option(fields, b"keep-alive"),
+        false => !has_option(fields, b"close"),
+    }
+}
+
+fn has_option(fields: &HeaderMap, option: &[u8]) -> bool {
+    fields.get_all(CONNECTION).iter().any(|value| {
+        value.as_bytes().split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
+    })
+}
+
+const NO_NAME: Malformed = Malformed("a field has no proper name");
+
+/// A value that shares the memory of its head.
+fn value(bytes: Bytes) -> Result<HeaderValue, Malformed> {
+    HeaderValue::from_maybe_shared(bytes).map_err(|_| Malformed("a field's value has control characters"))
+}
+
+/// `Name: value`, the name in its usual case.
+fn write_field(name: &HeaderName, value: &[u8], out: &mut Vec<u8>) {
+    let mut upper = true;
+    out.extend(name.as_str().bytes().map(|byte| {
+        let written = if upper { byte.to_ascii_uppercase() } else { byte };
+        upper = byte == b'-';
+        written
+    }));
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,277 @@
+//! A connection to a server that speaks HTTP/1.1 without TLS, and the idle ones that wait for the next request.
+//!
+//! A worker has its own, so nothing is shared between threads. A connection goes back only when the message on it
+//! ended by its own framing on both sides and nothing lies beyond.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::AsyncWrite;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_util::io::poll_read_buf;
+
+use super::backend::Backend;
+use super::config::Address;
+use crate::http1::chunked::Chunked;
+use crate::http1::{Framing, ResponseHead, parse_response};
+
+/// A connection to a server.
+pub struct Server {
+    io: Io,
+    /// What was read and not yet looked at.
+    read: BytesMut,
+    /// What is to be sent and was not yet.
+    pub unsent: Vec<u8>,
+    body: Body,
+    keep_alive: bool,
+}
+
+enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    Tcp(SocketAddr),
+    Unix(Arc<Path>),
+}
+
+impl Target {
+    pub fn of(address: &Address) -> Option<Self> {
+        match address {
+            Address::Inet(address) => Some(Self::Tcp(*address)),
+            Address::Unix(path) => Some(Self::Unix(path.as_path().into())),
+            Address::Name(..) => None,
+        }
+    }
+}
+
+/// What is left of the answer's body.
+enum Body {
+    Length(u64),
+    Chunked(Box<Chunked>),
+    UntilClose,
+}
+
+/// The largest head of an answer.
+const MOST_HEAD: usize = 64 << 10;
+/// Read at once: enough for a head and a small body, or much of a large one.
+const SMALL: usize = 4 << 10;
+const LARGE: usize = 64 << 10;
+
+impl Server {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens there, or not within `timeout`.
+    pub async fn connect(backend: &Backend, timeout: Duration) -> io::Result<Self> {
+        let connected = async {
+            io::Result::Ok(match backend.target().ok_or(io::ErrorKind::Unsupported)? {
+                Target::Tcp(address) => {
+                    let stream = TcpStream::connect(*address).await?;
+                    stream.set_nodelay(true)?;
+                    Io::Tcp(stream)
+                }
+                Target::Unix(path) => Io::Unix(UnixStream::connect(path).await?),
+            })
+        };
+        let io =
+            tokio::time::timeout(timeout, connected).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        Ok(Self { io, read: BytesMut::new(), unsent: Vec::new(), body: Body::Length(0), keep_alive: true })
+    }
+
+    /// Sends what is unsent.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let n = ready!(match &mut self.io {
+                Io::Tcp(io) => Pin::new(io).poll_write(cx, &self.unsent),
+                Io::Unix(io) => Pin::new(io).poll_write(cx, &self.unsent),
+            })?;
+            match n {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n if n == self.unsent.len() => self.unsent.clear(),
+                n => drop(self.unsent.drain(..n)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads the head of the answer, or of an interim one. `bodiless` answers (to `HEAD`) have no body.
+    ///
+    /// # Errors
+    /// The connection broke (`UnexpectedEof` before the first byte), or what came is no head (`InvalidData`).
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, bodiless: bool) -> Poll<io::Result<ResponseHead>> {
+        loop {
+            if !self.read.is_empty() {
+                let head = parse_response(&mut self.read, bodiless).map_err(|malformed| invalid(malformed.0))?;
+                if let Some(head) = head {
+                    self.keep_alive = head.keep_alive;
+                    self.body = match head.body {
+                        Framing::None => Body::Length(0),
+                        Framing::Length(length) => Body::Length(length),
+                        Framing::Chunked => Body::Chunked(Box::default()),
+                        Framing::UntilClose => Body::UntilClose,
+                    };
+                    return Poll::Ready(Ok(head));
+                }
+                if self.read.len() >= MOST_HEAD {
+                    return Poll::Ready(Err(invalid("the head of the server's answer is too large")));
+                }
+            }
+            if ready!(self.poll_read(cx, SMALL))? == 0 {
+                let broken =
+                    if self.read.is_empty() { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::ConnectionReset };
+                return Poll::Ready(Err(broken.into()));
+            }
+        }
+    }
+
+    /// Waits until some of the answer's body is at hand; `false` when it ended.
+    ///
+    /// # Errors
+    /// The connection broke before the body's end, or its framing is wrong.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if let Body::Chunked(chunked) = &mut self.body {
+                let n = chunked.skip(&self.read).map_err(|_| invalid("the chunks of the server's answer are wrong"))?;
+                self.read.advance(n);
+            }
+            if self.is_body_done() {
+                return Poll::Ready(Ok(false));
+            }
+            if !self.data().is_empty() {
+                return Poll::Ready(Ok(true));
+            }
+            let most = match self.body {
+                Body::Length(left) if left <= SMALL as u64 => SMALL,
+                _ => LARGE,
+            };
+            if ready!(self.poll_read(cx, most))? == 0 {
+                return match self.body {
+                    Body::UntilClose => {
+                        self.body = Body::Length(0);
+                        Poll::Ready(Ok(false))
+                    }
+                    _ => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                };
+            }
+        }
+    }
+
+    /// What is at hand of the answer's body.
+    pub fn data(&self) -> &[u8] {
+        let most = match &self.body {
+            Body::Length(left) => *left,
+            Body::Chunked(chunked) => chunked.data(),
+            Body::UntilClose => u64::MAX,
+        };
+        &self.read[..usize::try_from(most).map_or(self.read.len(), |most| most.min(self.read.len()))]
+    }
+
+    /// Lets go of so much of [`Self::data`].
+    pub fn consume(&mut self, n: usize) {
+        self.read.advance(n);
+        match &mut self.body {
+            Body::Length(left) => *left -= n as u64,
+            Body::Chunked(chunked) => chunked.take(n as u64),
+            Body::UntilClose => {}
+        }
+    }
+
+    fn is_body_done(&self) -> bool {
+        match &self.body {
+            Body::Length(left) => *left == 0,
+            Body::Chunked(chunked) => chunked.is_done(),
+            Body::UntilClose => false,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        if self.read.capacity() - self.read.len() < most / 4 {
+            self.read.reserve(most);
+        }
+        match &mut self.io {
+            Io::Tcp(io) => poll_read_buf(Pin::new(io), cx, &mut self.read),
+            Io::Unix(io) => poll_read_buf(Pin::new(io), cx, &mut self.read),
+        }
+    }
+
+    /// Whether the next request can go this way.
+    fn is_clean(&self) -> bool {
+        self.keep_alive && self.is_body_done() && self.read.is_empty() && self.unsent.is_empty()
+    }
+
+    /// Whether the server neither closed an idle connection nor said anything on it.
+    fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        let read = match &self.io {
+            Io::Tcp(io) => io.try_read(&mut byte),
+            Io::Unix(io) => io.try_read(&mut byte),
+        };
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// The idle connections of one worker.
+#[derive(Default)]
+pub struct Idle(Mutex<HashMap<u64, Vec<Waiting>, foldhash::fast::FixedState>>);
+
+struct Waiting {
+    server: Server,
+    until: Instant,
+}
+
+/// Idle connections to one server at most.
+const MOST_IDLE: usize = 512;
+
+impl Idle {
+    /// A connection to the server, the one that was used last, if one is there.
+    pub fn take(&self, backend: &Backend) -> Option<Server> {
+        let mut idle = self.0.lock();
+        let waiting = idle.get_mut(&backend.serial)?;
+        while let Some(Waiting { server, until }) = waiting.pop() {
+            if until > Instant::now() && server.is_quiet() {
+                return Some(server);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for later, if it can be used again. `body_sent` says whether the whole request was sent.
+    pub fn put(&self, backend: &Backend, mut server: Server, body_sent: bool, most: Duration) {
+        if !body_sent || !server.is_clean() || most.is_zero() {
+            return;
+        }
+        // What an idle connection does not need.
+        server.read = BytesMut::new();
+        server.unsent = Vec::new();
+        let mut idle = self.0.lock();
+        let waiting = idle.entry(backend.serial).or_default();
+        if waiting.len() < MOST_IDLE {
+            waiting.push(Waiting { server, until: Instant::now() + most });
+        }
+    }
+
+    /// Closes what waited for too long, and what the servers closed.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.0.lock().retain(|_, waiting| {
+            waiting.retain(|waiting| waiting.until > now && waiting.server.is_quiet());
+            !waiting.is_empty()
+        });
+    }
+}
