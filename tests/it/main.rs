@@ -20,4 +20,5 @@ mod real;
 mod routing;
 mod selftest;
 mod timeouts;
+mod tls;
 mod upstreams;
