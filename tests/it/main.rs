@@ -10,6 +10,7 @@
 mod harness;
 
 mod architecture;
+mod balancing;
 mod headers;
 mod hostile;
 mod http2;
