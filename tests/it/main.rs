@@ -17,6 +17,7 @@ mod http2;
 mod listeners;
 mod logs;
 mod mistakes;
+mod parts;
 mod real;
 mod routing;
 mod selftest;

@@ -177,7 +177,8 @@ impl Builder {
     }
 }
 
-fn follow<T: Clone + Send + 'static>(
+/// Makes an entry of every line.
+pub(super) fn follow<T: Clone + Send + 'static>(
     pipe: impl std::io::Read + Send + 'static,
     journal: Arc<Journal<T>>,
     parse: fn(String) -> T,

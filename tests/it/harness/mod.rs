@@ -19,6 +19,7 @@ mod h2_frames;
 mod h2_origin;
 mod journal;
 mod origin;
+mod parts;
 mod wire;
 
 pub use certificates::{Authority, Identity};
@@ -29,4 +30,5 @@ pub use h2_frames::{Fate, Frames};
 pub use h2_origin::{H2Answer, H2Origin};
 pub use journal::{DEADLINE, Journal, eventually};
 pub use origin::{Answer, ClosedPort, Origin, Seen, answer, full_address, refused_address};
+pub use parts::{Part, free_port, in_front_of, nginx, output, python};
 pub use wire::Fields;
