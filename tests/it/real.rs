@@ -14,7 +14,7 @@ fn curl_over_http2_and_tls_to_nginx() {
     let authority = Authority::new("test");
     let identity = authority.issue(&["shop.test"]);
     let gw = gateway()
-        .file("ca.pem", &authority.pem())
+        .file("ca.pem", authority.pem())
         .file("cert.pem", &identity.cert)
         .file("key.pem", &identity.key)
         .config("[listen.public]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [{ cert = \"cert.pem\", key = \"key.pem\" }] }")
