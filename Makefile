@@ -1,7 +1,7 @@
 # make demo   the gateway in front of three built-in services
 # make test   installs what the tests need, and runs them all
 
-.PHONY: demo test parts lint
+.PHONY: demo test parts packages lint
 
 demo:
 	cargo run --release --locked -- demo
@@ -9,15 +9,25 @@ demo:
 test: parts
 	cargo test --locked
 
-# Real servers and clients for the drills, from Debian's packages.
-parts:
-	@for part in nginx:nginx-light h2load:nghttp2-client curl:curl python3:python3; do \
+# Real servers and clients for the drills.
+parts: tests/parts/.venv/complete
+
+# Debian's packages, where they are missing.
+packages:
+	@for part in nginx:nginx-light h2load:nghttp2-client curl:curl wrk:wrk python3:python3; do \
 		command -v $${part%%:*} > /dev/null || missing="$$missing $${part##*:}"; \
 	done; \
+	python3 -c 'import ensurepip, venv' 2> /dev/null || missing="$$missing python3-venv"; \
 	if [ -n "$$missing" ]; then \
 		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 		$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq $$missing; \
 	fi
+
+# Python's packages, where they are missing or not the ones that are asked for.
+tests/parts/.venv/complete: tests/parts/requirements.txt | packages
+	python3 -m venv --clear tests/parts/.venv
+	tests/parts/.venv/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
 
 lint:
 	cargo fmt --check

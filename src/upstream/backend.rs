@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora_core::upstreams::peer::HttpPeer;
 
@@ -40,7 +40,13 @@ pub struct Backend {
     active: AtomicUsize,
     /// The decaying peak of latencies, in microseconds, as the bits of an `f64`.
     ewma: AtomicU64,
+    /// When the last latency was observed, in microseconds since `born`.
+    observed: AtomicU64,
+    born: Instant,
 }
+
+/// In this time an old peak counts for a third: a server that was slow once is tried again.
+const FADING: Duration = Duration::from_secs(10);
 
 /// What a backend shows of itself.
 #[derive(Debug, Clone)]
@@ -76,6 +82,8 @@ impl Backend {
             draining: AtomicBool::new(drain),
             active: AtomicUsize::new(0),
             ewma: AtomicU64::new(0),
+            observed: AtomicU64::new(0),
+            born: Instant::now(),
         }
     }
 
@@ -142,15 +150,26 @@ impl Backend {
 
     /// The peak latency times the load.
     pub(super) fn cost(&self) -> f64 {
-        f64::from_bits(self.ewma.load(Ordering::Relaxed)) * self.load()
+        self.latency(self.born.elapsed()) * self.load()
+    }
+
+    /// The peak latency, as it has faded by a time since the backend came to be.
+    fn latency(&self, now: Duration) -> f64 {
+        let since = micros(now).saturating_sub(self.observed.load(Ordering::Relaxed)) as f64;
+        f64::from_bits(self.ewma.load(Ordering::Relaxed)) * (-since / micros(FADING) as f64).exp()
     }
 
     /// A latency above the average counts at once, one below it slowly.
     pub(super) fn observe(&self, latency: Duration) {
-        let micros = latency.as_micros() as f64;
-        let average = f64::from_bits(self.ewma.load(Ordering::Relaxed));
-        let next = if micros > average { micros } else { average * 0.9 + micros * 0.1 };
+        self.observe_at(latency, self.born.elapsed());
+    }
+
+    fn observe_at(&self, latency: Duration, now: Duration) {
+        let latency = micros(latency) as f64;
+        let average = self.latency(now);
+        let next = if latency > average { latency } else { average * 0.9 + latency * 0.1 };
         self.ewma.store(next.to_bits(), Ordering::Relaxed);
+        self.observed.store(micros(now), Ordering::Relaxed);
     }
 
     /// What it shows of itself.
@@ -161,5 +180,29 @@ impl Backend {
             draining: self.is_draining(),
             active: self.active.load(Ordering::Relaxed),
         }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_counts_at_once_and_fades() {
+        let backend = Backend::test(0, 1, Health::Healthy);
+        let (fast, slow) = (Duration::from_millis(1), Duration::from_secs(1));
+        let at = Duration::from_secs;
+        backend.observe_at(fast, at(0));
+        backend.observe_at(slow, at(1));
+        assert_eq!(backend.latency(at(1)), 1_000_000.0);
+        backend.observe_at(fast, at(1));
+        assert!((900_000.0..901_000.0).contains(&backend.latency(at(1))));
+        // Nobody asks it for as long as it looks slow, and in the end it looks as fast as any.
+        assert!(backend.latency(at(11)) > 300_000.0);
+        assert!(backend.latency(at(121)) < 1_000.0);
     }
 }

@@ -10,6 +10,7 @@
 mod harness;
 
 mod architecture;
+mod balancing;
 mod docs;
 mod headers;
 mod hostile;
@@ -17,8 +18,10 @@ mod http2;
 mod listeners;
 mod logs;
 mod mistakes;
+mod parts;
 mod real;
 mod routing;
 mod selftest;
 mod timeouts;
+mod tls;
 mod upstreams;

@@ -129,7 +129,7 @@ fn tls_to_a_server_is_verified() {
     let origin = Origin::over_tls(authority.server(&["inner.test"], &[], false), |_| answer(200).body("secret"));
     let gw = gateway()
         .origin("a", &origin)
-        .file("ca.pem", &authority.pem())
+        .file("ca.pem", authority.pem())
         .config("[upstream]\nunknown = { servers = [\"@a\"], tls = { sni = \"inner.test\" } }")
         .config("other = { servers = [\"@a\"], tls = { sni = \"other.test\", ca = \"ca.pem\" } }")
         .config("o = { servers = [\"@a\"], tls = { sni = \"inner.test\", ca = \"ca.pem\" } }")

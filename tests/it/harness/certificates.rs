@@ -98,7 +98,8 @@ impl Authority {
         config
     }
 
-    fn roots(&self) -> RootCertStore {
+    /// The authority as all that is trusted.
+    pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("the authority's certificate is a root");
         roots

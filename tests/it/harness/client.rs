@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, StreamOwned};
 use serde_json::Value;
 
 use super::wire::{Fields, Reader, Socket, broken};
@@ -144,6 +144,18 @@ impl Connection {
     fn over(socket: Socket) -> Self {
         socket.set_read_timeout(DEADLINE);
         Self { reader: Reader::new(socket) }
+    }
+
+    /// How TLS began: in full or resumed.
+    #[track_caller]
+    pub fn handshake(&self) -> HandshakeKind {
+        self.reader.socket.tls().and_then(|tls| tls.handshake_kind()).expect("the connection has TLS")
+    }
+
+    /// The version of TLS that was agreed on.
+    #[track_caller]
+    pub fn tls_version(&self) -> ProtocolVersion {
+        self.reader.socket.tls().and_then(|tls| tls.protocol_version()).expect("the connection has TLS")
     }
 
     pub fn get(&mut self, target: &str) -> Request<'_> {

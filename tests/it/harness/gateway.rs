@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::{Connection, Request, Response};
-use super::{DEADLINE, H2, Journal, Origin, eventually};
+use super::{DEADLINE, H2, Identity, Journal, Origin, eventually};
 
 /// Where a listener listens.
 #[derive(Clone, Debug)]
@@ -78,6 +78,15 @@ impl Builder {
         self.upstream("origin", origin).config("[[route]]\nmatch = \"/**\"\nupstream = \"origin\"")
     }
 
+    /// The listener `public` with a certificate; `more` is what else its `tls` says.
+    pub fn secured(self, identity: &Identity, more: &str) -> Self {
+        let certificates = "certificates = [{ cert = \"gateway.pem\", key = \"gateway.key\" }]";
+        let tls = [certificates, more].join(if more.is_empty() { "" } else { ", " });
+        self.file("gateway.pem", &identity.cert)
+            .file("gateway.key", &identity.key)
+            .config(&format!("[listen.public]\naddress = \"127.0.0.1:0\"\ntls = {{ {tls} }}"))
+    }
+
     /// What `@name` stands for.
     pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
         self.names.push((format!("@{name}"), value.into()));
@@ -90,8 +99,8 @@ impl Builder {
     }
 
     /// A file in the test's folder.
-    pub fn file(self, name: &str, text: &str) -> Self {
-        std::fs::write(self.dir.path().join(name), text).expect("the test's folder takes files");
+    pub fn file(self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
+        std::fs::write(self.dir.path().join(name), bytes).expect("the test's folder takes files");
         self
     }
 
@@ -168,7 +177,8 @@ impl Builder {
     }
 }
 
-fn follow<T: Clone + Send + 'static>(
+/// Makes an entry of every line.
+pub(super) fn follow<T: Clone + Send + 'static>(
     pipe: impl std::io::Read + Send + 'static,
     journal: Arc<Journal<T>>,
     parse: fn(String) -> T,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(15);
 
 /// A list that only grows, and that can be waited on.
+#[derive(Debug)]
 pub struct Journal<T> {
     entries: Mutex<Vec<T>>,
     grew: Condvar,

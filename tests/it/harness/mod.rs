@@ -19,14 +19,16 @@ mod h2_frames;
 mod h2_origin;
 mod journal;
 mod origin;
+mod parts;
 mod wire;
 
 pub use certificates::{Authority, Identity};
 pub use client::{Connection, Response};
-pub use gateway::{Address, Gateway, gateway, portcullis};
+pub use gateway::{Address, Builder, Gateway, gateway, portcullis};
 pub use h2_client::{H2, grpc_frame};
 pub use h2_frames::{Fate, Frames};
 pub use h2_origin::{H2Answer, H2Origin};
 pub use journal::{DEADLINE, Journal, eventually};
-pub use origin::{Answer, Origin, Seen, answer, full_address, refused_address};
+pub use origin::{Answer, ClosedPort, Origin, Seen, answer, full_address, refused_address};
+pub use parts::{Part, free_port, in_front_of, nginx, output, python};
 pub use wire::Fields;

@@ -265,16 +265,15 @@ impl Origin {
 
     /// An origin that answers by a script.
     pub fn answering(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        Self::start(Box::new(script), None)
+        Self::start(free_listener(), Box::new(script), None)
     }
 
     /// An origin behind TLS.
     pub fn over_tls(config: ServerConfig, script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        Self::start(Box::new(script), Some(Arc::new(config)))
+        Self::start(free_listener(), Box::new(script), Some(Arc::new(config)))
     }
 
-    fn start(script: Script, tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
+    fn start(listener: TcpListener, script: Script, tls: Option<Arc<ServerConfig>>) -> Self {
         let shared = Arc::new(Shared {
             address: listener.local_addr().expect("a bound socket has an address"),
             script,
@@ -429,16 +428,44 @@ fn read_request(reader: &mut Reader, connection: usize, turn: usize) -> io::Resu
     Ok(Some(Seen { method, target, version, headers, body, trailers, connection, turn }))
 }
 
-/// An address where nobody listens: connections are refused.
+fn free_listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a loopback port is free")
+}
+
+/// A port where connections are refused, until an origin opens it.
+pub struct ClosedPort {
+    // Bound and not listened on: nobody else gets the port, and the kernel refuses.
+    socket: socket2::Socket,
+}
+
+impl ClosedPort {
+    pub fn new() -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket can be made");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("this is an address");
+        socket.bind(&any.into()).expect("a loopback port is free");
+        Self { socket }
+    }
+
+    /// `host:port`, for the configuration.
+    pub fn address(&self) -> String {
+        let address = self.socket.local_addr().ok().and_then(|address| address.as_socket());
+        address.expect("a bound socket has an address").to_string()
+    }
+
+    /// An origin that answers by a script from now on.
+    pub fn open(self, script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Origin {
+        self.socket.listen(128).expect("a bound socket can listen");
+        Origin::start(self.socket.into(), Box::new(script), None)
+    }
+}
+
+/// An address where nobody ever listens: connections are refused.
 pub fn refused_address() -> String {
-    // Bound and never listened on: nobody else gets the port, and the kernel refuses.
-    let socket =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket can be made");
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("this is an address");
-    socket.bind(&any.into()).expect("a loopback port is free");
-    let address = socket.local_addr().ok().and_then(|a| a.as_socket()).expect("a bound socket has an address");
-    std::mem::forget(socket);
-    address.to_string()
+    let port = ClosedPort::new();
+    let address = port.address();
+    std::mem::forget(port);
+    address
 }
 
 /// An address whose backlog is full: connecting there takes for ever. Full as long as the sockets are held.
