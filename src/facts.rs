@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 use pingora_http::RequestHeader;
 
+use crate::deadline::Deadline;
 use crate::types::template::{Variable, Variables, query_value};
 use crate::types::{Captures, Cidr};
 
@@ -24,9 +24,9 @@ pub struct Connection {
     /// TLS, if the connection has it.
     pub tls: Option<Tls>,
     peer_text: HeaderValue,
-    /// Until when the exchange at hand must have gone on, in nanoseconds since `epoch`; 0 is no bound.
-    deadline: AtomicU64,
-    epoch: Instant,
+    /// Until when the exchange at hand must have gone on; then reading from the connection fails. Only for
+    /// HTTP/1, where a connection has one exchange at a time.
+    pub deadline: Deadline,
 }
 
 /// The TLS side of a connection.
@@ -99,25 +99,7 @@ impl Connection {
     pub fn new(peer: Option<SocketAddr>, local: Option<SocketAddr>, listener: Arc<Listener>, tls: Option<Tls>) -> Self {
         let address = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical());
         let peer_text = HeaderValue::from_str(&address.to_string()).expect("an address is visible ASCII");
-        Self { peer, local, listener, tls, peer_text, deadline: AtomicU64::new(0), epoch: Instant::now() }
-    }
-
-    /// Bounds how long the connection may wait from now on, whatever it waits for: once the time is over, reading
-    /// from it fails. Only for HTTP/1, where a connection has one exchange at a time.
-    pub fn set_deadline(&self, deadline: Option<Instant>) {
-        let nanos = |at: Instant| (at.saturating_duration_since(self.epoch).as_nanos() as u64).max(1);
-        self.deadline.store(deadline.map_or(0, nanos), Ordering::Relaxed);
-    }
-
-    /// Until when the exchange at hand must have gone on.
-    pub fn deadline(&self) -> Option<Instant> {
-        let nanos = self.deadline.load(Ordering::Relaxed);
-        (nanos > 0).then(|| self.epoch + Duration::from_nanos(nanos))
-    }
-
-    /// Whether the exchange at hand took longer than it may.
-    pub fn is_late(&self) -> bool {
-        self.deadline().is_some_and(|deadline| deadline <= Instant::now())
+        Self { peer, local, listener, tls, peer_text, deadline: Deadline::default() }
     }
 
     /// The peer's address as the value of a header field.

@@ -15,10 +15,11 @@
 //!
 //! # The import rule
 //!
-//! Modules import to the left only: `types`, `http1` → `reply`, `telemetry` → `facts` → `build` →
+//! Modules import to the left only: `types`, `http1`, `deadline` → `reply`, `telemetry` → `facts` → `build` →
 //! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
 //! `tests/it/architecture.rs` holds it.
 
+pub mod deadline;
 pub mod http1;
 pub mod types;
 

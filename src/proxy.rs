@@ -32,7 +32,7 @@ use crate::reply::Reply;
 use crate::upstream::{Failure, Pick, Pool, Tried};
 use patience::Patience;
 
-pub use direct::{Client, Direct, Served};
+pub use direct::{Direct, Served, Wire};
 
 /// The gateway as Pingora sees it; every worker has one of its own over the same configuration.
 pub struct Proxy {
@@ -214,7 +214,7 @@ impl ProxyHttp for Proxy {
         let mut e = e;
         if e.esource() == &ErrorSource::Downstream {
             // The connection's deadline is about the upstream: see `patience`.
-            if !ctx.facts.as_ref().is_some_and(|facts| facts.connection.is_late()) {
+            if !ctx.facts.as_ref().is_some_and(|facts| facts.connection.deadline.is_over()) {
                 return e;
             }
             e = Error::explain(ErrorType::ReadTimedout, "the upstream was silent for too long").into_up();

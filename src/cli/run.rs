@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_core::apps::HttpServerOptions;
 use pingora_core::apps::http_app::HttpServer;
-use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::configuration::ServerConf;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -183,14 +181,7 @@ pub(super) fn run(plan: Plan, notes: &[String]) -> Result<(), String> {
 /// A worker's proxy, with its own pool of upstream connections.
 fn http_proxy(gateway: Arc<ArcSwap<Gateway>>) -> pingora_proxy::HttpProxy<Proxy> {
     let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 1024, max_retries: 16, ..ServerConf::default() };
-    let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), Proxy::new(gateway));
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(Duration::from_secs(60));
-    proxy.server_options = Some(options);
-    let mut h2 = H2Options::new();
-    h2.max_concurrent_streams(100).max_header_list_size(64 << 10);
-    proxy.h2_options = Some(h2);
-    proxy
+    pingora_proxy::http_proxy(&Arc::new(conf), Proxy::new(gateway))
 }
 
 /// Answers and logs what never became a request.

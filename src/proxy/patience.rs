@@ -1,8 +1,8 @@
 //! How long an exchange may wait for its upstream.
 //!
 //! An HTTP/1 connection has one exchange at a time, so the time by which that must have gone on is set at the
-//! connection, which fails when it is over. Streams of HTTP/2 share a connection: for them the time goes to the
-//! upstream's session as the longest silence.
+//! connection, which fails when it is over. Streams of HTTP/2 share a connection: on the short way the exchange
+//! watches the time itself, on Pingora's it goes to the upstream's session as the longest silence.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode, Version};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::Ctx;
+use crate::deadline::Deadline;
 use crate::facts::Facts;
 use crate::upstream::Pool;
 
@@ -21,8 +22,18 @@ pub(super) struct Patience {
     total: Option<Instant>,
     /// The longest silence from now on; none while the request is being sent.
     silence: Option<Duration>,
-    /// Whether the deadline is kept by the connection.
-    kept: bool,
+    keeper: Keeper,
+    /// The deadline, where the exchange keeps it.
+    own: Deadline,
+}
+
+/// Who looks at the time.
+#[derive(Default, PartialEq, Clone, Copy)]
+enum Keeper {
+    #[default]
+    Connection,
+    Exchange,
+    Session,
 }
 
 /// An attempt begins.
@@ -30,19 +41,21 @@ pub(super) fn begin(ctx: &mut Ctx, request: &RequestHeader, pool: &Pool) {
     let Some(facts) = &ctx.facts else { return };
     let timeouts = pool.timeouts();
     let patience = &mut ctx.patience;
-    patience.kept = request.version != Version::HTTP_2;
+    if patience.keeper != Keeper::Exchange && request.version == Version::HTTP_2 {
+        patience.keeper = Keeper::Session;
+    }
     patience.total = match facts.streaming {
         true => grpc_timeout(request).map(|timeout| facts.started + timeout),
         false => timeouts.total.map(|total| facts.started + total),
     };
     patience.silence = None;
-    patience.apply(facts);
+    patience.bound(facts, None);
 }
 
 /// The longest silence that the upstream's session is to bear itself.
 pub(super) fn longest_silence(ctx: &Ctx) -> Option<Duration> {
     let (Some(facts), Some(pool)) = (&ctx.facts, ctx.pool()) else { return None };
-    if ctx.patience.kept {
+    if ctx.patience.keeper != Keeper::Session {
         return None;
     }
     let silence = match facts.streaming {
@@ -56,16 +69,14 @@ pub(super) fn longest_silence(ctx: &Ctx) -> Option<Duration> {
 /// The server is waited for while the request is being sent: it must take what is there for it.
 pub(super) fn server(ctx: &Ctx) {
     if let (Some(facts), Some(pool)) = (&ctx.facts, ctx.pool()) {
-        let until = Instant::now() + pool.timeouts().first_byte;
-        facts.connection.set_deadline(Some(ctx.patience.total.map_or(until, |total| total.min(until))));
+        ctx.patience.bound(facts, Some(pool.timeouts().first_byte));
     }
 }
 
 /// The client is waited for: for its body, or until it takes what is there for it.
 pub(super) fn client(ctx: &Ctx) {
     if let Some(facts) = &ctx.facts {
-        let until = Instant::now() + facts.connection.listener.timeouts.body;
-        facts.connection.set_deadline(Some(ctx.patience.total.map_or(until, |total| total.min(until))));
+        ctx.patience.bound(facts, Some(facts.connection.listener.timeouts.body));
     }
 }
 
@@ -95,14 +106,16 @@ pub(super) fn answered(ctx: &mut Ctx, head: &ResponseHeader) {
 /// Something was sent or came.
 pub(super) fn went_on(ctx: &Ctx) {
     if let Some(facts) = &ctx.facts {
-        ctx.patience.apply(facts);
+        ctx.patience.bound(facts, ctx.patience.silence);
     }
 }
 
 /// The exchange is over.
 pub(super) fn end(ctx: &Ctx) {
-    if let (true, Some(facts)) = (ctx.patience.kept, &ctx.facts) {
-        facts.connection.set_deadline(None);
+    if let Some(facts) = &ctx.facts
+        && ctx.patience.keeper == Keeper::Connection
+    {
+        facts.connection.deadline.set(None);
     }
 }
 
@@ -112,11 +125,27 @@ impl Patience {
         self.total.is_some_and(|total| total <= Instant::now())
     }
 
-    fn apply(&self, facts: &Facts) {
-        if self.kept {
-            let silence = self.silence.map(|silence| Instant::now() + silence);
-            facts.connection.set_deadline(silence.into_iter().chain(self.total).min());
+    /// The patience of an exchange that looks at the time itself.
+    pub(super) fn own() -> Self {
+        Self { keeper: Keeper::Exchange, ..Self::default() }
+    }
+
+    /// By when the exchange must have gone on.
+    pub(super) fn deadline<'d>(&'d self, facts: &'d Facts) -> &'d Deadline {
+        match self.keeper {
+            Keeper::Connection => &facts.connection.deadline,
+            Keeper::Exchange | Keeper::Session => &self.own,
         }
+    }
+
+    /// The deadline of an exchange that looks at the time itself.
+    pub(super) fn kept_by_exchange(&self) -> &Deadline {
+        &self.own
+    }
+
+    fn bound(&self, facts: &Facts, silence: Option<Duration>) {
+        let silence = silence.map(|silence| Instant::now() + silence);
+        self.deadline(facts).set(silence.into_iter().chain(self.total).min());
     }
 }
 

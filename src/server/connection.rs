@@ -21,14 +21,14 @@ use pingora_core::protocols::{
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::head::{self, Head, Refused};
+use crate::deadline::Alarm;
 use crate::facts::Connection;
 use crate::http1::Framing;
 use crate::http1::chunked::Chunked;
-use crate::proxy::Client;
+use crate::proxy::Wire;
 
 /// What HTTP/2 begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -70,11 +70,6 @@ pub enum Plain {
     /// A Unix socket.
     Unix(UnixStream),
 }
-
-/// Wakes who waits too long. It is set anew only for an earlier time or when it rings too early, so that the
-/// deadlines of one request after another cost nothing.
-#[derive(Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
 
 /// How much of what arrives belongs to the request at hand.
 enum Budget {
@@ -294,23 +289,6 @@ impl Conn {
     }
 }
 
-impl Alarm {
-    fn poll(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let at = at.into();
-        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if at < sleep.deadline() {
-            sleep.as_mut().reset(at);
-        }
-        while sleep.as_mut().poll(cx).is_ready() {
-            if at <= tokio::time::Instant::now() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(at);
-        }
-        Poll::Pending
-    }
-}
-
 /// A head over the limit is a long target or long fields, and the client is told which.
 fn too_large(read: &[u8], max_uri: usize) -> Refused {
     let line = memchr::memchr(b'\n', read).unwrap_or(read.len());
@@ -335,11 +313,12 @@ impl Budget {
 impl AsyncRead for Conn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match (this.poll_request(cx, buf), this.connection.deadline()) {
-            (Poll::Pending, Some(deadline)) => {
-                this.alarm.poll(deadline, cx).map(|()| Err(io::Error::from(io::ErrorKind::TimedOut)))
+        match this.poll_request(cx, buf) {
+            Poll::Pending => {
+                let late = this.alarm.poll_deadline(&this.connection.deadline, cx);
+                late.map(|()| Err(io::Error::from(io::ErrorKind::TimedOut)))
             }
-            (poll, _) => poll,
+            read => read,
         }
     }
 }
@@ -388,7 +367,7 @@ impl Conn {
     }
 }
 
-impl Client for Conn {
+impl Wire for Conn {
     fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
@@ -398,10 +377,7 @@ impl Client for Conn {
     }
 
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.connection.deadline() {
-            Some(deadline) => self.alarm.poll(deadline, cx),
-            None => Poll::Pending,
-        }
+        self.alarm.poll_deadline(&self.connection.deadline, cx)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod connection;
 mod head;
+mod http2;
 pub mod listener;
 mod proxy_protocol;
 mod tls;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
@@ -328,7 +329,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
                 Next::Http2 => {
                     conn.unlimited();
                     conn.prepare();
-                    self.app.process_new(conn, &self.watch).await;
+                    self.http2(conn).await;
                     return;
                 }
                 Next::Refused(refused, read) => {
@@ -340,7 +341,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
                     let bytes = bytes.freeze();
                     if let (Some(direct), false) = (&self.direct, head.upgrade) {
                         let ending = || *self.watch.borrow();
-                        match Box::pin(direct.serve(&mut *conn, &bytes, head.body, &ending)).await {
+                        match Box::pin(direct.http1(&mut *conn, &bytes, head.body, &ending)).await {
                             Served::Keep => continue,
                             Served::Close => {
                                 Box::pin(conn.end()).await;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use tokio::net::{TcpStream, UnixStream};
@@ -178,9 +178,20 @@ impl Server {
         &self.read[..usize::try_from(most).map_or(self.read.len(), |most| most.min(self.read.len()))]
     }
 
+    /// Takes [`Self::data`] out, without a copy.
+    pub fn take_data(&mut self) -> Bytes {
+        let data = self.read.split_to(self.data().len()).freeze();
+        self.count(data.len());
+        data
+    }
+
     /// Lets go of so much of [`Self::data`].
     pub fn consume(&mut self, n: usize) {
         self.read.advance(n);
+        self.count(n);
+    }
+
+    fn count(&mut self, n: usize) {
         match &mut self.body {
             Body::Length(left) => *left -= n as u64,
             Body::Chunked(chunked) => chunked.take(n as u64),
@@ -188,7 +199,8 @@ impl Server {
         }
     }
 
-    fn is_body_done(&self) -> bool {
+    /// Whether the answer's body ended.
+    pub fn is_body_done(&self) -> bool {
         match &self.body {
             Body::Length(left) => *left == 0,
             Body::Chunked(chunked) => chunked.is_done(),

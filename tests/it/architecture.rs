@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms from left to right; those in one group may import each other's left only, not each other.
 const ORDER: [&[&str]; 10] = [
-    &["types", "http1"],
+    &["types", "http1", "deadline"],
     &["reply", "telemetry"],
     &["facts"],
     &["build"],

@@ -1,40 +1,76 @@
-//! The short way: an HTTP/1 request to a server that speaks HTTP/1.1 without TLS goes from socket to socket.
+//! The short way: a request to a server that speaks HTTP/1.1 without TLS goes from socket to socket.
 //!
 //! It asks the same gateway for the same things in the same order as Pingora's hooks do, and costs little over half
-//! as much, for nothing lies between the two connections. What needs more goes the long way, by Pingora: HTTP/2 on
-//! either side, TLS to the server, protocols that are switched to, `Expect`.
+//! as much, for nothing lies between the two connections. What needs more goes the long way, by Pingora: HTTP/2 and
+//! TLS to the server, protocols that are switched to, `Expect`.
 
+mod http1;
+mod http2;
+mod upload;
+
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use ::http::header::{CONTENT_LENGTH, EXPECT};
+use ::http::{Method, Version};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::EXPECT;
-use http::{Method, Version};
+use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_http::{RequestHeader, ResponseHeader};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::log_line::Carried;
+use super::patience::Patience;
 use super::{Ctx, admit, answer, forward, log_line, patience};
+use crate::deadline::Alarm;
 use crate::facts::Connection;
 use crate::gateway::Gateway;
-use crate::http1::chunked::Chunked;
-use crate::http1::{self, Framing, ResponseHead};
+use crate::http1::{Framing, ResponseHead};
 use crate::reply::Reply;
 use crate::upstream::{Failure, Idle, Server};
+use upload::{Sending, Upload};
 
-/// The client's side of an HTTP/1 exchange. Reading gives the request's body as it was framed, and then waits for
-/// the client to leave; it fails with `TimedOut` once the connection's deadline is over.
-pub trait Client: AsyncRead + AsyncWrite + Unpin + Send {
+use self::http1::Http1;
+use self::http2::Http2;
+
+pub use self::http1::Wire;
+
+/// The client's side of an exchange.
+trait Client: Send + Sized {
     /// Who it is.
     fn connection(&self) -> &Arc<Connection>;
-    /// What is written and not sent yet.
-    fn unsent(&mut self) -> &mut Vec<u8>;
-    /// Waits for the connection's deadline.
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Reads a part of the request's body and frames it for the server; gives how many bytes of data it has.
+    fn poll_body(&mut self, upload: &mut Upload, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<io::Result<u64>>;
+    /// The request is read: waits for the client to leave, or for the time to be over (`TimedOut`).
+    fn poll_gone(&mut self, patience: &Patience, cx: &mut Context<'_>) -> Poll<io::Error>;
+    /// Waits for the time to be over.
+    fn poll_late(&mut self, patience: &Patience, cx: &mut Context<'_>) -> Poll<()>;
+    /// Passes an interim answer on.
+    fn inform(&mut self, head: &ResponseHeader) -> impl Future<Output = io::Result<()>> + Send;
+    /// Writes the head of the answer; gives whether the connection can be kept.
+    fn begin(&mut self, head: ResponseHeader, opening: Opening) -> io::Result<bool>;
+    /// Passes the body of the server's answer on.
+    fn relay(
+        exchange: &mut Exchange<'_, Self>,
+        server: &mut Server,
+        ctx: &mut Ctx,
+    ) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Ends an answer of the gateway's own, with this body.
+    fn finish(
+        exchange: &mut Exchange<'_, Self>,
+        body: Bytes,
+        ctx: &mut Ctx,
+    ) -> impl Future<Output = Result<(), Broken>> + Send;
+}
+
+/// What the head of an answer opens.
+struct Opening {
+    /// How the body is framed that follows.
+    body: Framing,
+    /// Whether the connection is to be kept, if it can be.
+    keep: bool,
 }
 
 /// A worker's short way.
@@ -54,11 +90,11 @@ pub enum Served {
     Close,
 }
 
+/// Whether a connection is to end with the answer that begins.
+pub type Ending<'e> = dyn Fn() -> bool + Send + Sync + 'e;
+
 /// How often idle connections are looked over.
 const SWEEP: Duration = Duration::from_secs(5);
-/// Read of a request's body at once.
-const READ: usize = 16 << 10;
-
 impl Direct {
     /// A short way over the configuration that `gateway` holds at the time of each request. Must be made on the
     /// runtime of the worker that it is for.
@@ -79,39 +115,68 @@ impl Direct {
 
     /// Serves a request whose head was found to be sound. `ending` says, when the answer begins, whether the
     /// connection is to end with it.
-    pub async fn serve<C: Client>(
-        &self,
-        client: &mut C,
-        head: &Bytes,
-        body: Framing,
-        ending: &(dyn Fn() -> bool + Send + Sync),
-    ) -> Served {
-        let Ok(mut request) = http1::parse_request(head) else { return Served::NotHere };
+    pub async fn http1<W: Wire>(&self, wire: &mut W, head: &Bytes, body: Framing, ending: &Ending<'_>) -> Served {
+        let Ok(mut request) = crate::http1::parse_request(head) else { return Served::NotHere };
         if request.headers.contains_key(EXPECT) {
             return Served::NotHere;
         }
+        let old = request.version == Version::HTTP_10;
+        let keep = crate::http1::keeps_alive(&request.headers, old);
+        let ctx = Ctx::new(self.gateway.load_full());
+        let mut client = Http1 { wire, old, chunk: None };
+        match self.serve(&mut client, &mut request, body, ctx, keep, ending).await {
+            None => Served::NotHere,
+            Some(true) => Served::Keep,
+            Some(false) => Served::Close,
+        }
+    }
+
+    /// Serves a stream of HTTP/2; gives whether it did.
+    pub async fn http2(&self, session: &mut HttpSession, connection: Arc<Connection>) -> bool {
+        let empty = ::http::Request::new(()).into_parts().0;
+        let mut request = std::mem::replace(session.req_header_mut(), empty.into());
+        let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let body = match (session.is_body_done(), length) {
+            (true, _) | (_, Some(0)) => Framing::None,
+            (false, Some(length)) => Framing::Length(length),
+            (false, None) => Framing::Chunked,
+        };
         let mut ctx = Ctx::new(self.gateway.load_full());
-        ctx.facts = Some(admit::gather(client.connection().clone(), &request));
-        let mut verdict = admit::route(&mut request, &mut ctx);
+        ctx.patience = Patience::own();
+        let mut client = Http2 { session, connection, alarm: Alarm::default() };
+        let served = match request.headers.contains_key(EXPECT) {
+            true => None,
+            false => self.serve(&mut client, &mut request, body, ctx, true, &|| false).await,
+        };
+        if served.is_none() {
+            *client.session.req_header_mut() = request;
+        } else {
+            client.drain().await;
+        }
+        served.is_some()
+    }
+
+    /// Gives whether the connection is to be kept; `None` when the request has to go the long way.
+    async fn serve<C: Client>(
+        &self,
+        client: &mut C,
+        request: &mut RequestHeader,
+        body: Framing,
+        mut ctx: Ctx,
+        keep: bool,
+        ending: &Ending<'_>,
+    ) -> Option<bool> {
+        ctx.facts = Some(admit::gather(client.connection().clone(), request));
+        let mut verdict = admit::route(request, &mut ctx);
         if ctx.pool().is_some_and(|pool| !pool.is_plain_h1()) {
-            return Served::NotHere;
+            return None;
         }
         if verdict.is_ok() {
-            verdict = admit::enter(&mut request, &mut ctx).await;
+            verdict = admit::enter(request, &mut ctx).await;
         }
-        let old = request.version == Version::HTTP_10;
-        let mut exchange = Exchange {
-            client,
-            request: &request,
-            old,
-            keep: http1::keeps_alive(&request.headers, old),
-            ending,
-            upload: Upload::new(body),
-            waiting: Waiting::Nobody,
-            status: None,
-            sent: 0,
-            chunk: None,
-        };
+        let upload = Upload::new(body);
+        let mut exchange =
+            Exchange { client, request, keep, ending, upload, waiting: Waiting::Nobody, status: None, sent: 0 };
         let ended = match verdict {
             Ok(()) => self.forward(&mut exchange, &mut ctx).await,
             Err(reply) => Err(Fault::Reply(reply)),
@@ -122,8 +187,8 @@ impl Direct {
         };
         let carried = Carried { status: exchange.status, bytes_in: ctx.body, bytes_out: exchange.sent, broke };
         let keep = exchange.keep;
-        log_line::write(&request, &carried, &mut ctx);
-        if keep { Served::Keep } else { Served::Close }
+        log_line::write(request, &carried, &mut ctx);
+        Some(keep)
     }
 
     /// Asks one server after the other, as far as that is allowed.
@@ -156,7 +221,7 @@ impl Direct {
             };
             match exchange.attempt(&mut server, ctx).await {
                 Ok(()) => {
-                    self.idle.put(&backend, server, exchange.upload.is_sent(), pool.keepalive());
+                    self.idle.put(&backend, server, exchange.upload.is_read(), pool.keepalive());
                     return Ok(());
                 }
                 Err(Broken::Again) => {}
@@ -207,40 +272,18 @@ enum Waiting {
     Server,
 }
 
-/// The body of the request on its way to the server.
-struct Upload {
-    framing: Framing,
-    chunked: Chunked,
-    left: u64,
-    state: Sending,
-}
-
-#[derive(PartialEq, Clone, Copy)]
-enum Sending {
-    /// There is more.
-    Body,
-    /// All was read, and is sent or about to be.
-    Done,
-    /// The server takes no more.
-    Refused,
-}
-
 /// One request and its answer.
 struct Exchange<'e, C> {
     client: &'e mut C,
     request: &'e RequestHeader,
-    /// The client speaks HTTP/1.0.
-    old: bool,
     keep: bool,
-    ending: &'e (dyn Fn() -> bool + Send + Sync),
+    ending: &'e Ending<'e>,
     upload: Upload,
     waiting: Waiting,
     /// The status that the client was sent.
     status: Option<u16>,
     /// Bytes of the answer's body that went to the client.
     sent: u64,
-    /// What is left of the chunk that is being written, where the answer is written in chunks.
-    chunk: Option<usize>,
 }
 
 impl<C: Client> Exchange<'_, C> {
@@ -248,21 +291,20 @@ impl<C: Client> Exchange<'_, C> {
     async fn attempt(&mut self, server: &mut Server, ctx: &mut Ctx) -> Result<(), Broken> {
         let mut head = self.request.clone();
         forward::shape(self.request, &mut head, ctx).map_err(|reply| Broken::Client(Fault::Reply(reply)))?;
-        http1::write_request(&head, self.upload.framing, &mut server.unsent);
+        crate::http1::write_request(&head, self.upload.framing, &mut server.unsent);
         drop(head);
         self.waiting = Waiting::Nobody;
-        if self.upload.state == Sending::Done {
+        if self.upload.is_read() {
             patience::sent(ctx);
         }
         let bodiless = self.request.method == Method::HEAD;
         loop {
-            let ResponseHead { mut head, body, .. } =
-                std::future::poll_fn(|cx| self.poll_answer(cx, server, bodiless, ctx)).await?;
+            let ResponseHead { mut head, body, .. } = poll_fn(|cx| self.poll_answer(cx, server, bodiless, ctx)).await?;
             if head.status == 101 {
                 return Err(Broken::Server(invalid("the server switched protocols unasked")));
             }
             if head.status.is_informational() {
-                self.inform(&head, ctx).await?;
+                self.client.inform(&head).await.map_err(|_| Broken::Client(Fault::Gone))?;
                 continue;
             }
             if !forward::answered(&self.request.method, self.status.is_none(), &head, ctx) {
@@ -271,33 +313,18 @@ impl<C: Client> Exchange<'_, C> {
             if let (Some(route), Some(facts)) = (&ctx.route, &ctx.facts) {
                 route.chain.response(&mut head, self.request, facts);
             }
-            self.begin(&head, body);
-            return std::future::poll_fn(|cx| self.poll_relay(cx, server, ctx)).await;
+            self.begin(head, body).map_err(|_| Broken::Client(Fault::Gone))?;
+            return C::relay(self, server, ctx).await;
         }
-    }
-
-    /// Passes an interim answer on.
-    async fn inform(&mut self, head: &ResponseHeader, ctx: &mut Ctx) -> Result<(), Broken> {
-        if !self.old {
-            http1::write_response(head, Framing::None, true, false, b"", self.client.unsent());
-            std::future::poll_fn(|cx| self.poll_flush(cx, ctx)).await?;
-        }
-        Ok(())
     }
 
     /// Writes the head of the answer.
-    fn begin(&mut self, head: &ResponseHeader, body: Framing) {
-        let framing = match body {
-            Framing::Chunked | Framing::UntilClose if self.old => Framing::UntilClose,
-            Framing::Chunked | Framing::UntilClose => Framing::Chunked,
-            framing => framing,
-        };
-        // What is left of the request's body would stand in the way of the next request.
-        self.keep &= framing != Framing::UntilClose && self.upload.is_sent() && !(self.ending)();
-        self.chunk = (framing == Framing::Chunked).then_some(0);
+    fn begin(&mut self, head: ResponseHeader, body: Framing) -> io::Result<()> {
         self.status = Some(head.status.as_u16());
-        let (keep, old) = (self.keep, self.old);
-        with_date(|date| http1::write_response(head, framing, keep, old, date, self.client.unsent()));
+        // What is left of the request's body would stand in the way of the next request.
+        let keep = self.keep && self.upload.is_read() && !(self.ending)();
+        self.keep = self.client.begin(head, Opening { body, keep })?;
+        Ok(())
     }
 
     /// Sends the request and waits for the head of its answer.
@@ -312,71 +339,6 @@ impl<C: Client> Exchange<'_, C> {
         match server.poll_head(cx, bodiless) {
             Poll::Ready(head) => Poll::Ready(head.map_err(Broken::Server)),
             Poll::Pending => self.poll_client(cx, ctx),
-        }
-    }
-
-    /// Passes the answer's body on, as it comes.
-    fn poll_relay(&mut self, cx: &mut Context<'_>, server: &mut Server, ctx: &mut Ctx) -> Poll<Result<(), Broken>> {
-        self.poll_upload(cx, server, ctx)?;
-        loop {
-            match server.poll_body(cx).map_err(Broken::Server)? {
-                Poll::Ready(true) => {
-                    let mut data = server.data();
-                    if let Some(chunk) = &mut self.chunk {
-                        if *chunk == 0 {
-                            *chunk = data.len();
-                            push_chunk_size(data.len(), self.client.unsent());
-                        }
-                        data = &data[..data.len().min(*chunk)];
-                    }
-                    let Poll::Ready(written) = Pin::new(&mut *self.client).poll_write(cx, data) else {
-                        self.wait_for(Waiting::Client, ctx);
-                        break;
-                    };
-                    let written = written.map_err(|_| Broken::Client(Fault::Gone))?;
-                    server.consume(written);
-                    self.sent += written as u64;
-                    self.waiting = Waiting::Nobody;
-                    if let Some(chunk) = &mut self.chunk {
-                        *chunk -= written;
-                        if *chunk == 0 {
-                            self.client.unsent().extend_from_slice(b"\r\n");
-                        }
-                    }
-                    if ctx.patience.is_over() {
-                        return Poll::Ready(Err(Broken::Server(io::ErrorKind::TimedOut.into())));
-                    }
-                }
-                Poll::Ready(false) => {
-                    if self.chunk.take().is_some() {
-                        self.client.unsent().extend_from_slice(b"0\r\n\r\n");
-                    }
-                    match self.poll_flush(cx, ctx) {
-                        Poll::Pending => break,
-                        flushed => return flushed,
-                    }
-                }
-                Poll::Pending => {
-                    // What came so far is not kept from the client.
-                    if self.poll_flush(cx, ctx)?.is_ready() {
-                        self.wait_for(Waiting::Server, ctx);
-                    }
-                    break;
-                }
-            }
-        }
-        self.poll_client(cx, ctx)
-    }
-
-    /// Sends what waits for the client.
-    fn poll_flush(&mut self, cx: &mut Context<'_>, ctx: &Ctx) -> Poll<Result<(), Broken>> {
-        match Pin::new(&mut *self.client).poll_flush(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Broken::Client(Fault::Gone))),
-            Poll::Pending => {
-                self.wait_for(Waiting::Client, ctx);
-                Poll::Pending
-            }
         }
     }
 
@@ -399,19 +361,15 @@ impl<C: Client> Exchange<'_, C> {
             if self.upload.state != Sending::Body {
                 return Ok(());
             }
-            let mut bytes = [const { std::mem::MaybeUninit::uninit() }; READ];
-            let mut part = ReadBuf::uninit(&mut bytes);
-            match Pin::new(&mut *self.client).poll_read(cx, &mut part) {
+            match self.client.poll_body(&mut self.upload, &mut server.unsent, cx) {
                 Poll::Pending => {
                     self.wait_for(Waiting::Client, ctx);
                     return Ok(());
                 }
                 Poll::Ready(Err(error)) => return Err(self.client_failed(&error, ctx)),
-                Poll::Ready(Ok(())) if part.filled().is_empty() => return Err(Broken::Client(Fault::Gone)),
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(data)) => ctx.body += data,
             }
             self.waiting = Waiting::Nobody;
-            ctx.body += self.upload.pass(part.filled(), &mut server.unsent);
             if let Some(most) = self.client.connection().listener.limits.max_body
                 && ctx.body > most
             {
@@ -427,21 +385,18 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Waits for the client to leave, and for the time to be over.
     fn poll_client<T>(&mut self, cx: &mut Context<'_>, ctx: &Ctx) -> Poll<Result<T, Broken>> {
-        if self.upload.state == Sending::Done {
-            let mut byte = [0];
-            match Pin::new(&mut *self.client).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(error)) => Poll::Ready(Err(self.client_failed(&error, ctx))),
-                Poll::Ready(Ok(())) => Poll::Ready(Err(Broken::Client(Fault::Gone))),
-            }
+        if self.upload.is_read() {
+            let gone = self.client.poll_gone(&ctx.patience, cx);
+            gone.map(|error| Err(self.client_failed(&error, ctx)))
         } else {
-            self.client.poll_late(cx).map(|()| Err(self.late(ctx)))
+            self.client.poll_late(&ctx.patience, cx).map(|()| Err(self.late(ctx)))
         }
     }
 
     fn client_failed(&self, error: &io::Error, ctx: &Ctx) -> Broken {
+        let over = || ctx.facts.as_ref().is_some_and(|facts| ctx.patience.deadline(facts).is_over());
         match error.kind() {
-            io::ErrorKind::TimedOut if self.client.connection().is_late() => self.late(ctx),
+            io::ErrorKind::TimedOut if over() => self.late(ctx),
             io::ErrorKind::InvalidData => {
                 Broken::Client(Fault::Reply(Reply::bad_request("the framing of the request's body is wrong").closing()))
             }
@@ -488,72 +443,17 @@ impl<C: Client> Exchange<'_, C> {
         };
         let (head, body) = answer::render(&reply, self.request, ctx);
         self.keep &= !reply.close;
+        let body = if self.request.method == Method::HEAD { Bytes::new() } else { body };
         let framing = if body.is_empty() { Framing::None } else { Framing::Length(body.len() as u64) };
-        self.begin(&head, framing);
-        if self.request.method != Method::HEAD {
-            self.client.unsent().extend_from_slice(&body);
-            self.sent = body.len() as u64;
-        }
+        self.sent = body.len() as u64;
         self.waiting = Waiting::Nobody;
-        let flushed = std::future::poll_fn(|cx| match self.poll_flush(cx, ctx) {
-            Poll::Pending => self.client.poll_late(cx).map(|()| Err(Broken::Client(Fault::Cut))),
-            flushed => flushed,
-        });
-        self.keep &= flushed.await.is_ok();
+        let sent = match self.begin(head, framing) {
+            Ok(()) => C::finish(self, body, ctx).await.is_ok(),
+            Err(_) => false,
+        };
+        self.keep &= sent;
         reply.problem.is_some()
     }
-}
-
-impl Upload {
-    fn new(framing: Framing) -> Self {
-        let (left, state) = match framing {
-            Framing::None | Framing::UntilClose => (0, Sending::Done),
-            Framing::Length(length) => (length, Sending::Body),
-            Framing::Chunked => (0, Sending::Body),
-        };
-        Self { framing, chunked: Chunked::default(), left, state }
-    }
-
-    /// Frames a part of the body for the server; gives how many bytes of data it has.
-    fn pass(&mut self, part: &[u8], out: &mut Vec<u8>) -> u64 {
-        if self.framing != Framing::Chunked {
-            out.extend_from_slice(part);
-            self.left = self.left.saturating_sub(part.len() as u64);
-            if self.left == 0 {
-                self.state = Sending::Done;
-            }
-            return part.len() as u64;
-        }
-        // The connection lets nothing pass that is not properly framed.
-        let (mut at, mut passed) = (0, 0);
-        loop {
-            at += self.chunked.skip(&part[at..]).unwrap_or(part.len() - at);
-            let length = self.chunked.data().min((part.len() - at) as u64) as usize;
-            if length == 0 {
-                break;
-            }
-            push_chunk_size(length, out);
-            out.extend_from_slice(&part[at..at + length]);
-            out.extend_from_slice(b"\r\n");
-            self.chunked.take(length as u64);
-            at += length;
-            passed += length as u64;
-        }
-        if self.chunked.is_done() {
-            out.extend_from_slice(b"0\r\n\r\n");
-            self.state = Sending::Done;
-        }
-        passed
-    }
-
-    fn is_sent(&self) -> bool {
-        self.state == Sending::Done
-    }
-}
-
-fn push_chunk_size(size: usize, out: &mut Vec<u8>) {
-    use std::io::Write;
-    let _ = write!(out, "{size:x}\r\n");
 }
 
 fn explain(ctx: &mut Ctx, what: &str, error: &io::Error) {
@@ -564,20 +464,4 @@ fn explain(ctx: &mut Ctx, what: &str, error: &io::Error) {
 
 fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// The value of `Date`, which is the same for a whole second.
-fn with_date(write: impl FnOnce(&[u8])) {
-    thread_local! {
-        static DATE: std::cell::RefCell<(u64, String)> = const { std::cell::RefCell::new((0, String::new())) };
-    }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    DATE.with_borrow_mut(|(second, text)| {
-        if *second != now || text.is_empty() {
-            *second = now;
-            let stamp = jiff::Timestamp::from_second(i64::try_from(now).unwrap_or(0)).unwrap_or_default();
-            *text = stamp.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        }
-        write(text.as_bytes());
-    });
 }

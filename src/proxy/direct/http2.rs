@@ -1,0 +1,113 @@
+//! Clients that speak HTTP/2: one stream each.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora_core::protocols::http::v2::server::HttpSession;
+use pingora_http::ResponseHeader;
+
+use super::upload::Upload;
+use super::{Broken, Client, Exchange, Fault, Opening, Waiting};
+use crate::deadline::Alarm;
+use crate::facts::Connection;
+use crate::http1::Framing;
+use crate::proxy::Ctx;
+use crate::proxy::patience::Patience;
+use crate::upstream::Server;
+
+/// A client at a stream of HTTP/2.
+pub(super) struct Http2<'s> {
+    pub session: &'s mut HttpSession,
+    pub connection: Arc<Connection>,
+    pub alarm: Alarm,
+}
+
+/// How long what is left of a request's body is awaited once it is answered: a stream whose request was not read to
+/// its end would be reset, and the reset may overtake the answer.
+const DRAIN: Duration = Duration::from_millis(100);
+
+impl Http2<'_> {
+    /// Reads and forgets what is left of the request.
+    pub async fn drain(&mut self) {
+        let _ = tokio::time::timeout(DRAIN, self.session.drain_request_body()).await;
+    }
+}
+
+impl Client for Http2<'_> {
+    fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    fn poll_body(&mut self, upload: &mut Upload, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Poll::Ready(match std::task::ready!(self.session.poll_read_body_bytes(cx)) {
+            Some(Ok(data)) => Ok(upload.pass_data(&data, out)),
+            None => upload.end(out).map(|()| 0),
+            Some(Err(error)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, error)),
+        })
+    }
+
+    fn poll_gone(&mut self, patience: &Patience, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match Pin::new(&mut self.session.idle()).poll(cx) {
+            Poll::Ready(_) => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
+            Poll::Pending => self.poll_late(patience, cx).map(|()| io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn poll_late(&mut self, patience: &Patience, cx: &mut Context<'_>) -> Poll<()> {
+        self.alarm.poll_deadline(patience.kept_by_exchange(), cx)
+    }
+
+    /// The `h2` crate has no interim answers.
+    async fn inform(&mut self, _: &ResponseHeader) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn begin(&mut self, head: ResponseHeader, opening: Opening) -> io::Result<bool> {
+        self.session.set_write_timeout(Some(self.connection.listener.timeouts.body));
+        let end = opening.body == Framing::None;
+        self.session.write_response_header(Box::new(head), end).map(|()| true).map_err(io::Error::other)
+    }
+
+    async fn relay(exchange: &mut Exchange<'_, Self>, server: &mut Server, ctx: &mut Ctx) -> Result<(), Broken> {
+        loop {
+            let more = poll_fn(|cx| {
+                exchange.poll_upload(cx, server, ctx)?;
+                match server.poll_body(cx) {
+                    Poll::Ready(more) => Poll::Ready(more.map_err(Broken::Server)),
+                    Poll::Pending => {
+                        exchange.wait_for(Waiting::Server, ctx);
+                        exchange.poll_client(cx, ctx)
+                    }
+                }
+            });
+            let data = if more.await? { server.take_data() } else { Bytes::new() };
+            let (length, end) = (data.len() as u64, server.is_body_done());
+            if length > 0 {
+                let written = exchange.client.session.write_body(data, end).await;
+                written.map_err(|_| Broken::Client(Fault::Gone))?;
+            } else if end {
+                exchange.client.session.finish().map_err(|_| Broken::Client(Fault::Gone))?;
+            }
+            exchange.sent += length;
+            exchange.waiting = Waiting::Nobody;
+            if end {
+                return Ok(());
+            }
+            if ctx.patience.is_over() {
+                return Err(Broken::Server(io::ErrorKind::TimedOut.into()));
+            }
+        }
+    }
+
+    async fn finish(exchange: &mut Exchange<'_, Self>, body: Bytes, _: &mut Ctx) -> Result<(), Broken> {
+        if body.is_empty() {
+            return Ok(());
+        }
+        exchange.client.session.write_body(body, true).await.map_err(|_| Broken::Client(Fault::Gone))
+    }
+}

@@ -1,0 +1,102 @@
+//! The body of a request on its way to the server.
+
+use std::io::{self, Write};
+
+use crate::http1::Framing;
+use crate::http1::chunked::Chunked;
+
+/// How far the body of a request is sent.
+pub(super) struct Upload {
+    /// How it is framed for the server.
+    pub framing: Framing,
+    pub state: Sending,
+    left: u64,
+    chunked: Chunked,
+}
+
+/// How far a body is.
+#[derive(PartialEq, Clone, Copy)]
+pub(super) enum Sending {
+    /// There is more.
+    Body,
+    /// All was read, and is sent or about to be.
+    Done,
+    /// The server takes no more.
+    Refused,
+}
+
+impl Upload {
+    pub fn new(framing: Framing) -> Self {
+        let (left, state) = match framing {
+            Framing::None | Framing::UntilClose => (0, Sending::Done),
+            Framing::Length(length) => (length, Sending::Body),
+            Framing::Chunked => (0, Sending::Body),
+        };
+        Self { framing, chunked: Chunked::default(), left, state }
+    }
+
+    pub fn is_read(&self) -> bool {
+        self.state == Sending::Done
+    }
+
+    /// Passes on a part of a body that is framed as it is for the server; gives how many bytes of data it has. The
+    /// connection lets nothing come that is not properly framed.
+    pub fn pass_framed(&mut self, part: &[u8], out: &mut Vec<u8>) -> u64 {
+        if self.framing != Framing::Chunked {
+            return self.pass_data(part, out);
+        }
+        let (mut at, mut passed) = (0, 0);
+        loop {
+            at += self.chunked.skip(&part[at..]).unwrap_or(part.len() - at);
+            let length = self.chunked.data().min((part.len() - at) as u64);
+            if length == 0 {
+                break;
+            }
+            // Written anew, without extensions; and the trailers stay here.
+            passed += self.pass_data(&part[at..at + length as usize], out);
+            self.chunked.take(length);
+            at += length as usize;
+        }
+        if self.chunked.is_done() {
+            out.extend_from_slice(b"0\r\n\r\n");
+            self.state = Sending::Done;
+        }
+        passed
+    }
+
+    /// Frames data for the server; gives how many bytes it has.
+    pub fn pass_data(&mut self, data: &[u8], out: &mut Vec<u8>) -> u64 {
+        if self.framing == Framing::Chunked {
+            if !data.is_empty() {
+                push_chunk_size(data.len(), out);
+                out.extend_from_slice(data);
+                out.extend_from_slice(b"\r\n");
+            }
+        } else {
+            out.extend_from_slice(data);
+            self.left = self.left.saturating_sub(data.len() as u64);
+            if self.left == 0 {
+                self.state = Sending::Done;
+            }
+        }
+        data.len() as u64
+    }
+
+    /// There is no more data.
+    ///
+    /// # Errors
+    /// The body is shorter than it was said to be.
+    pub fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.framing == Framing::Chunked {
+            out.extend_from_slice(b"0\r\n\r\n");
+        } else if self.left > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.state = Sending::Done;
+        Ok(())
+    }
+}
+
+pub(super) fn push_chunk_size(size: usize, out: &mut Vec<u8>) {
+    let _ = write!(out, "{size:x}\r\n");
+}
