@@ -2,10 +2,11 @@
 //!
 //! # The way of a request
 //!
-//! A connection arrives at a worker in [`server`], which owns the accept loop, TLS and the reading of request
-//! heads. [`proxy`] adapts Pingora's hooks to the gateway: it asks the [`gateway`] for the route, runs the
-//! route's [`policy`] chain over the request, takes a server from one of the [`upstream`] pools, runs the chain
-//! backwards over the response and hands what it knows ([`facts`]) to [`telemetry`].
+//! A connection arrives at a worker in [`server`], which owns the accept loop, TLS, the reading of request heads
+//! and HTTP/2's streams. [`proxy`] asks the [`gateway`] for the route, runs the route's [`policy`] chain over the
+//! request, takes a server from one of the [`upstream`] pools, runs the chain backwards over the response and hands
+//! what it knows ([`facts`]) to [`telemetry`]. It does so in Pingora's hooks, or, for plain HTTP/1 servers, from
+//! socket to socket ([`proxy::Direct`]).
 //!
 //! # The way of the configuration
 //!

@@ -1,6 +1,9 @@
 //! The adapter between Pingora's hooks and the gateway: each hook asks the gateway's own, socket-free code and
 //! carries the answer over.
 //!
+//! What a plain HTTP/1 server can answer goes a shorter way, past Pingora: see [`Direct`]. Both ask the same
+//! functions in the same order.
+//!
 //! The way of a request: [`early_request_filter`](ProxyHttp::early_request_filter) gathers what is known,
 //! `request_filter` judges it and answers what needs no upstream, `upstream_peer` takes a server (once per
 //! attempt), `upstream_request_filter` shapes what is sent, `response_filter` shapes what comes back, and

@@ -95,6 +95,7 @@ pub type Ending<'e> = dyn Fn() -> bool + Send + Sync + 'e;
 
 /// How often idle connections are looked over.
 const SWEEP: Duration = Duration::from_secs(5);
+
 impl Direct {
     /// A short way over the configuration that `gateway` holds at the time of each request. Must be made on the
     /// runtime of the worker that it is for.
