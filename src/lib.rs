@@ -43,4 +43,7 @@ pub mod proxy;
 
 pub mod server;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 pub mod cli;

@@ -5,7 +5,7 @@
 //! that waits for a request holds no buffer.
 
 mod connection;
-mod head;
+pub(crate) mod head;
 mod http2;
 pub mod listener;
 mod proxy_protocol;
