@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Authority, Part, free_port, gateway, in_front_of, nginx, output};
+use crate::harness::{Authority, Part, eventually, free_port, gateway, in_front_of, nginx, output};
 
 #[test]
 fn curl_over_http2_and_tls_to_nginx() {
@@ -102,4 +102,43 @@ fn the_demo_does_what_its_lines_say() {
         };
         assert_eq!(status.trim(), expected, "{line}");
     }
+}
+
+/// The five minutes of the README, on ports of the test's own.
+#[test]
+fn the_readme_leads_to_a_routed_balanced_tls_service() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let block = |name: &str| {
+        let from = readme.find(&format!("`{name}`,")).expect("the README introduces the file");
+        let from = from + readme[from..].find("```toml\n").unwrap() + "```toml\n".len();
+        readme[from..from + readme[from..].find("```\n").unwrap()].to_owned()
+    };
+    let (a, b) = (free_port(), free_port());
+    let servers = block("servers.toml")
+        .replace("127.0.0.1:8081", &format!("127.0.0.1:{a}"))
+        .replace("127.0.0.1:8082", &format!("127.0.0.1:{b}"))
+        .replace("127.0.0.1:9901", "127.0.0.1:0");
+    let _servers = gateway().config(&servers).start();
+
+    let authority = Authority::new("readme");
+    let identity = authority.issue(&["localhost"]);
+    let config = block("portcullis.toml")
+        .replace("127.0.0.1:8081", &format!("127.0.0.1:{a}"))
+        .replace("127.0.0.1:8082", &format!("127.0.0.1:{b}"))
+        .replace("127.0.0.1:9900", "127.0.0.1:0")
+        .replace("0.0.0.0:8443", "127.0.0.1:0");
+    let gw = gateway()
+        .file("api.pem", &identity.cert)
+        .file("api.key", &identity.key)
+        .config("[server]\nthreads = 1")
+        .config(&config)
+        .start();
+    let client = || gw.connect_tls("localhost", authority.client(&["http/1.1"])).unwrap();
+    let first = |_| client().get("/users/7").host("localhost").send().expect(200).json()["server"].clone();
+    eventually("both servers are healthy", || {
+        let served: Vec<_> = (0..6).map(first).collect();
+        (served.iter().filter(|server| *server == "b").count() == 4).then_some(())
+    });
+    let moved = client().get("/old/7").host("localhost").send().expect(308);
+    assert_eq!(moved.header("location"), "https://localhost/users/7");
 }
