@@ -2,55 +2,185 @@
 //!
 //! ```toml
 //! [admin]
-//! address = "127.0.0.1:9900"      # loopback or a Unix socket
+//! address = "127.0.0.1:9900"            # loopback or a Unix socket
+//! token   = { env = "ADMIN_TOKEN" }     # for everything but /health and /ready
 //! ```
 //!
 //! `GET /health` is 200 while the process lives. `GET /ready` is 200 while it takes traffic and 503 while it drains.
+//! `GET /upstreams`, `GET /upstreams/NAME` and `GET /routes` show what is there, and `PUT` or `DELETE` of
+//! `/upstreams/NAME/servers/ADDRESS/drain` starts or ends the draining of a server.
+//!
+//! Every request sees the configuration of its moment. What is drained here lasts as long as that configuration; the
+//! file's `drain` is what lasts longer.
+
+mod access;
+mod show;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use http::{Method, Response, StatusCode};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::{HeaderValue, Method, Response, StatusCode, Version};
+use percent_encoding::percent_decode_str;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
+use pingora_http::RequestHeader;
+
+use crate::gateway::Gateway;
+use crate::reply::{Problem, Reply};
+use crate::upstream::Pool;
+
+pub use access::Access;
+
+/// No request here has a use for its body; one of this size is read and forgotten.
+const LARGEST_BODY: usize = 64 << 10;
+/// How long the body may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The admin interface.
 pub struct Admin {
+    gateway: Arc<ArcSwap<Gateway>>,
     draining: Arc<AtomicBool>,
+    access: Access,
 }
 
 impl Admin {
-    /// An interface that says so while `draining` is set.
-    pub fn new(draining: Arc<AtomicBool>) -> Self {
-        Self { draining }
+    /// An interface to the gateway that is current when it is asked, and that says so while `draining` is set.
+    pub fn new(gateway: Arc<ArcSwap<Gateway>>, draining: Arc<AtomicBool>, access: Access) -> Self {
+        Self { gateway, draining, access }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> (StatusCode, &'static str) {
+    async fn reply(&self, session: &mut ServerSession) -> Result<Reply, Reply> {
+        self.access.check_host(&session.req_header().headers)?;
+        skip_body(session).await?;
+        let request = session.req_header();
+        let path = request.uri.path();
+        if !["/health", "/ready"].contains(&path) {
+            self.access.check_token(&request.headers)?;
+        }
+        self.answer(request, path)
+    }
+
+    fn answer(&self, request: &RequestHeader, path: &str) -> Result<Reply, Reply> {
+        let gateway = self.gateway.load();
         match path {
-            "/health" | "/ready" if !matches!(*method, Method::GET | Method::HEAD) => {
-                (StatusCode::METHOD_NOT_ALLOWED, "{\"status\":\"method not allowed\"}\n")
-            }
-            "/health" => (StatusCode::OK, "{\"status\":\"ok\"}\n"),
-            "/ready" if self.draining.load(Ordering::Relaxed) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"draining\"}\n")
-            }
-            "/ready" => (StatusCode::OK, "{\"status\":\"ready\"}\n"),
-            _ => (StatusCode::NOT_FOUND, "{\"status\":\"not found\"}\n"),
+            "/health" => get(request, || (StatusCode::OK, b"{\"status\":\"ok\"}\n".to_vec())),
+            "/ready" => get(request, || match self.draining.load(Ordering::Relaxed) {
+                true => (StatusCode::SERVICE_UNAVAILABLE, b"{\"status\":\"draining\"}\n".to_vec()),
+                false => (StatusCode::OK, b"{\"status\":\"ready\"}\n".to_vec()),
+            }),
+            "/upstreams" => get(request, || (StatusCode::OK, show::pools(&gateway))),
+            "/routes" => get(request, || (StatusCode::OK, show::routes(&gateway))),
+            _ => match path.strip_prefix("/upstreams/") {
+                Some(rest) => upstream(&gateway, request, rest),
+                None => Err(not_found("there is nothing here".to_owned())),
+            },
         }
     }
+}
+
+/// `NAME` and `NAME/servers/ADDRESS/drain`.
+fn upstream(gateway: &Gateway, request: &RequestHeader, rest: &str) -> Result<Reply, Reply> {
+    let (name, below) = rest.split_once('/').map_or((rest, None), |(name, below)| (name, Some(below)));
+    let name = percent_decode_str(name).decode_utf8_lossy();
+    let find = || {
+        let pool = gateway.pools().find(|(other, _)| *other == name).map(|(_, pool)| pool);
+        pool.ok_or_else(|| not_found(format!("there is no upstream `{name}`")))
+    };
+    let Some(below) = below else {
+        let pool = find()?;
+        return get(request, || (StatusCode::OK, show::pool(pool)));
+    };
+    let Some(address) = below.strip_prefix("servers/").and_then(|rest| rest.strip_suffix("/drain")) else {
+        return Err(not_found("there is nothing here".to_owned()));
+    };
+    let drain = match request.method {
+        Method::PUT => true,
+        Method::DELETE => false,
+        _ => return Err(Reply::method_not_allowed("a drain is begun by PUT and ended by DELETE").allow("PUT, DELETE")),
+    };
+    set_drain(find()?, &percent_decode_str(address).decode_utf8_lossy(), drain)
+}
+
+fn set_drain(pool: &Pool, address: &str, drain: bool) -> Result<Reply, Reply> {
+    if !pool.drain(address, drain) {
+        return Err(not_found(format!("the upstream `{}` has no server `{address}`", pool.name())));
+    }
+    let what = if drain { "is drained" } else { "is drained no longer" };
+    log::info!("the server {address} of the upstream {} {what}", pool.name());
+    Ok(Reply::new(StatusCode::NO_CONTENT))
+}
+
+fn get(request: &RequestHeader, body: impl FnOnce() -> (StatusCode, Vec<u8>)) -> Result<Reply, Reply> {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
+        return Err(Reply::method_not_allowed("this can be read only").allow("GET, HEAD"));
+    }
+    let (status, body) = body();
+    let mut reply = Reply::new(status).with(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply.body = Bytes::from(body);
+    Ok(reply)
+}
+
+fn not_found(detail: String) -> Reply {
+    problem(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+}
+
+/// A problem that only this interface has.
+fn problem(
+    status: StatusCode,
+    kind: &'static str,
+    title: &'static str,
+    detail: impl Into<std::borrow::Cow<'static, str>>,
+) -> Reply {
+    let problem = Problem { kind, title, detail: detail.into(), cause: None };
+    Reply { problem: Some(Box::new(problem)), ..Reply::new(status) }
+}
+
+/// Reads what there is of a body, so that the connection can have another request.
+async fn skip_body(session: &mut ServerSession) -> Result<(), Reply> {
+    if session.is_body_empty() {
+        return Ok(());
+    }
+    let too_large = || Reply::body_too_large("no request here has a use for such a body").closing();
+    let length = session.req_header().headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > LARGEST_BODY as u64) {
+        return Err(too_large());
+    }
+    let read = async {
+        let mut left = LARGEST_BODY;
+        if session.req_header().headers.contains_key(EXPECT) {
+            let _ = session.write_continue_response().await;
+        }
+        loop {
+            match session.read_request_body().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(part)) => left = left.checked_sub(part.len()).ok_or_else(too_large)?,
+                Err(_) => return Err(Reply::bad_request("the body is malformed").closing()),
+            }
+        }
+    };
+    let late = || Err(Reply::request_timeout("the body did not arrive in time").closing());
+    tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| late())
 }
 
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        let request = session.req_header();
-        let (status, body) = self.answer(&request.method, request.uri.path());
-        let mut response = Response::new(body.as_bytes().to_vec());
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-        headers.insert(http::header::CONTENT_LENGTH, body.len().into());
+        let reply = self.reply(session).await.unwrap_or_else(|refusal| refusal);
+        // A refusal may come before the body was read: what follows on the connection is not a request.
+        if reply.close || !session.is_body_done() || session.req_header().version < Version::HTTP_11 {
+            session.set_keepalive(None);
+        }
+        let (head, body) = reply.render(false);
+        let shown = session.req_header().method != Method::HEAD;
+        let mut response = Response::new(if shown { body.to_vec() } else { Vec::new() });
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers.clone();
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
 }

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -48,15 +49,15 @@ impl Diagnostic {
         self
     }
 
-    fn render(&self, sources: &Sources) -> String {
+    fn render(&self, sources: &Sources, hidden: &[Place]) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
         let mut group = Group::with_title(level.primary_title(self.message.as_str()));
         if let Some(place) = self.place {
-            let (line, first_line) = window(sources, place);
-            let mut snippet = Snippet::source(line.text)
+            let (line, first_line) = window(sources, place, hidden);
+            let mut snippet = Snippet::source(line.text.to_string())
                 .line_start(first_line)
                 .path(sources.name(place.file))
                 .annotation(AnnotationKind::Primary.span(line.span(place)));
@@ -71,9 +72,9 @@ impl Diagnostic {
                 if other.file == place.file && line.holds(*other) {
                     continue;
                 }
-                let (line, first_line) = window(sources, *other);
+                let (line, first_line) = window(sources, *other, hidden);
                 group = group.element(
-                    Snippet::source(line.text)
+                    Snippet::source(line.text.to_string())
                         .line_start(first_line)
                         .path(sources.name(other.file))
                         .annotation(AnnotationKind::Context.span(line.span(*other)).label(label.as_str())),
@@ -88,12 +89,12 @@ impl Diagnostic {
 }
 
 impl Diagnostics {
-    /// Renders what was found, in the order of the text.
-    pub fn new(sources: &Sources, mut found: Vec<Diagnostic>) -> Self {
+    /// Renders what was found, in the order of the text, with stars for what stands at the `hidden` places.
+    pub fn new(sources: &Sources, mut found: Vec<Diagnostic>, hidden: &[Place]) -> Self {
         found.sort_by_key(|d| (d.place.map(|p| (p.file, p.start)), d.severity));
         let mut rendered: Vec<(Severity, String)> = Vec::new();
         for diagnostic in &found {
-            let text = diagnostic.render(sources);
+            let text = diagnostic.render(sources, hidden);
             if !rendered.iter().any(|(_, seen)| *seen == text) {
                 rendered.push((diagnostic.severity, text));
             }
@@ -131,7 +132,7 @@ impl fmt::Display for Diagnostics {
 
 /// The line of a place. A place over several lines (a table) is shown by its first.
 struct Line<'s> {
-    text: &'s str,
+    text: Cow<'s, str>,
     start: usize,
 }
 
@@ -150,7 +151,7 @@ impl Line<'_> {
     }
 }
 
-fn window(sources: &Sources, place: Place) -> (Line<'_>, usize) {
+fn window<'s>(sources: &'s Sources, place: Place, hidden: &[Place]) -> (Line<'s>, usize) {
     let text = sources.text(place.file);
     let mut at = (place.start as usize).min(text.len());
     while !text.is_char_boundary(at) {
@@ -158,6 +159,15 @@ fn window(sources: &Sources, place: Place) -> (Line<'_>, usize) {
     }
     let start = text[..at].rfind('\n').map_or(0, |i| i + 1);
     let end = text[at..].find('\n').map_or(text.len(), |i| at + i);
-    let line = text[start..end].trim_end_matches('\r');
-    (Line { text: line, start }, sources.line_column(Place { start: start as u32, ..place }).0)
+    let text = Cow::Borrowed(text[start..end].trim_end_matches('\r'));
+    let mut line = Line { text, start };
+    for secret in hidden.iter().filter(|secret| secret.file == place.file) {
+        // A secret over several lines is hidden on each of them.
+        let (from, to) = ((secret.start as usize).max(start), (secret.end as usize).min(start + line.text.len()));
+        if from < to {
+            let stars = "*".repeat(to - from);
+            line.text.to_mut().replace_range(from - start..to - start, &stars);
+        }
+    }
+    (line, sources.line_column(Place { start: start as u32, ..place }).0)
 }

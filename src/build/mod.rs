@@ -43,12 +43,13 @@ pub struct Build<'t> {
     sources: &'t Sources,
     at: Vec<&'t Node>,
     found: Vec<Diagnostic>,
+    hidden: Vec<Place>,
 }
 
 impl<'t> Build<'t> {
     /// Starts at the root of a tree.
     pub fn new(sources: &'t Sources, root: &'t Node) -> Self {
-        Self { sources, at: vec![root], found: Vec::new() }
+        Self { sources, at: vec![root], found: Vec::new(), hidden: Vec::new() }
     }
 
     /// Works on what stands under `key` (a dotted path; `name[3]` is an element). Where the file has no such
@@ -71,6 +72,7 @@ impl<'t> Build<'t> {
         let mut inner = Build::new(self.sources, node);
         let result = work(&mut inner);
         self.found.append(&mut inner.found);
+        self.hidden.append(&mut inner.hidden);
         result
     }
 
@@ -104,10 +106,16 @@ impl<'t> Build<'t> {
         self.error(key, format!("there is no {kind} `{name}`")).help(help);
     }
 
+    /// Shows stars for what stands at `key` below the current node, whatever is reported of its line.
+    pub fn hide(&mut self, key: &str) {
+        self.hidden.push(self.place(key));
+    }
+
     /// Reads a secret; reports one that cannot be had, and warns of one that is written in the file.
     pub fn secret(&mut self, key: &str, secret: &Secret) -> Option<SecretText> {
         let secret = match secret {
             Secret::Literal(_) => {
+                self.hide(key);
                 self.warning(key, "the secret is written in the file")
                     .help("use { env = \"NAME\" }, { file = \"path\" } or { credential = \"name\" }");
                 secret.clone()
@@ -159,7 +167,7 @@ impl<'t> Build<'t> {
 
     /// Every mistake, in the order of the text.
     pub fn diagnostics(self) -> Diagnostics {
-        Diagnostics::new(self.sources, self.found)
+        Diagnostics::new(self.sources, self.found, &self.hidden)
     }
 
     fn report(&mut self, severity: Severity, key: &str, message: String) -> &mut Diagnostic {

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use crate::build::Diagnostics;
 use crate::config;
 use crate::gateway::Gateway;
-use crate::server::listener::{self, ListenerSpec};
+use crate::server::listener::{self, AdminSpec, ListenerSpec};
 use run::Settings;
 
 /// An API gateway: one binary, one TOML file.
@@ -48,7 +48,7 @@ enum Command {
 struct Plan {
     gateway: Gateway,
     listeners: Vec<ListenerSpec>,
-    admin: Option<ListenerSpec>,
+    admin: Option<AdminSpec>,
     settings: Settings,
 }
 

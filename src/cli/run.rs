@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Plan, logger};
-use crate::admin::Admin;
+use crate::admin::{Access, Admin};
 use crate::build::Build;
 use crate::facts::Connection;
 use crate::gateway::Gateway;
@@ -120,6 +120,7 @@ pub(super) fn run(plan: Plan, notes: &[String]) -> Result<(), String> {
     gateway.access_log = access_log.map(Arc::new);
 
     let bound = server::bind(&listeners, threads);
+    let (admin, access) = admin.map(|admin| (admin.listener, admin.access)).unzip();
     let admin = server::bind(admin.as_slice(), 1);
     let (bound, admin) = match (bound, admin) {
         (Ok(bound), Ok(admin)) => (bound, admin),
@@ -145,10 +146,12 @@ pub(super) fn run(plan: Plan, notes: &[String]) -> Result<(), String> {
     let draining = Arc::new(AtomicBool::new(false));
     let addresses: Vec<_> = bound.addresses().iter().chain(admin.addresses()).cloned().collect();
     let serve = || -> std::io::Result<_> {
-        let (gateway, draining) = (current.clone(), draining.clone());
+        let (gateway, seen, draining) = (current.clone(), current.clone(), draining.clone());
         let proxies = move || (http_proxy(gateway.clone()), Some(Direct::new(gateway.clone())));
         let server = bound.run(proxies, edge.clone())?;
-        let admin = admin.run(move || (HttpServer::new_app(Admin::new(draining.clone())), None), edge)?;
+        let access = access.unwrap_or_else(|| Access::unix(None));
+        let app = move || HttpServer::new_app(Admin::new(seen.clone(), draining.clone(), access.clone()));
+        let admin = admin.run(move || (app(), None), edge)?;
         Ok((server, admin))
     };
     let (server, admin) = serve().map_err(|error| format!("error: cannot start: {error}"))?;

@@ -49,7 +49,7 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
         }
         Err(message) => {
             let diagnostic = Diagnostic::new(Severity::Error, None, message);
-            Err(Diagnostics::new(&loader.sources, vec![diagnostic]))
+            Err(Diagnostics::new(&loader.sources, vec![diagnostic], &[]))
         }
     }
 }

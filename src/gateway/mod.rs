@@ -50,6 +50,8 @@ pub struct Gateway {
 pub struct Route {
     /// Its name in logs.
     pub name: Arc<str>,
+    /// What it matches, in short: methods, the first host and the path.
+    pub matches: Arc<str>,
     /// Its policies.
     pub chain: Chain,
     /// Where its requests go.
@@ -248,7 +250,8 @@ impl Routes<'_> {
         let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, build));
         let destination = self.destination(&config, &scope, build);
         let (spec, chain, destination) = (spec?, chain?, destination?);
-        whole.then_some((Route { name, chain, destination }, spec))
+        let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
+        whole.then_some((Route { name, matches, chain, destination }, spec))
     }
 
     fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {

@@ -17,9 +17,10 @@ use http::HeaderName;
 use serde::Deserialize;
 
 use super::tls::{self, TlsConfig};
+use crate::admin::Access;
 use crate::build::{Build, Node, Table};
 use crate::facts::{ClientIp, Limits, Listener, Timeouts};
-use crate::types::{Cidr, Size, Timespan};
+use crate::types::{Cidr, Secret, SecretText, Size, Timespan};
 
 /// A listener as it is to be bound.
 #[derive(Clone)]
@@ -228,13 +229,31 @@ impl std::fmt::Display for Address {
 #[serde(deny_unknown_fields)]
 struct AdminConfig {
     address: String,
+    token: Option<Secret>,
 }
 
+/// The admin interface as it is to be bound.
+pub struct AdminSpec {
+    /// Where.
+    pub listener: ListenerSpec,
+    /// Who may ask.
+    pub access: Access,
+}
+
+/// The name of its listener.
+const ADMIN: &str = "admin";
+/// A token with fewer characters can be guessed.
+const SHORT_TOKEN: usize = 16;
+
 /// Compiles `[admin]`: `Some(None)` when there is none, `None` after a mistake in it was reported.
-pub fn compile_admin(build: &mut Build<'_>) -> Option<Option<ListenerSpec>> {
+pub fn compile_admin(build: &mut Build<'_>) -> Option<Option<AdminSpec>> {
     let Some(node) = build.node().get("admin") else { return Some(None) };
     build.within_node(node, |build| {
-        let config: AdminConfig = build.deserialize()?;
+        let given = node.get("token").is_none_or(|token| token_is_a_source(token, build));
+        let config: AdminConfig = if given { build.deserialize()? } else { return None };
+        // What is wrong with the address is reported together with what is wrong with the token.
+        let before = build.errors();
+        let token = config.token.and_then(|secret| token(&secret, build));
         let address = match config.address.parse::<Address>() {
             Ok(address) => address,
             Err(error) => {
@@ -250,8 +269,52 @@ pub fn compile_admin(build: &mut Build<'_>) -> Option<Option<ListenerSpec>> {
                 .help("write \"127.0.0.1:9900\" or \"unix:/run/portcullis/admin.sock\"");
             return None;
         }
-        Some(Some(ListenerSpec::plain("admin", address)))
+        if build.errors() > before {
+            return None;
+        }
+        let access = match &address {
+            Address::Inet(_) => Access::tcp(ADMIN, token),
+            Address::Unix(_) => Access::unix(token),
+        };
+        Some(Some(AdminSpec { listener: ListenerSpec::plain(ADMIN, address), access }))
     })
+}
+
+/// Hides a token that is written in the file from all reports; gives whether it can be a token at all.
+fn token_is_a_source(token: &Node, build: &mut Build<'_>) -> bool {
+    let sources = ["env", "file", "credential"];
+    let names = |table: &Table| table.keys().all(|key| sources.contains(&key.as_str()));
+    if token.table().is_some_and(names) {
+        return true;
+    }
+    build.hide("token");
+    if token.str().is_none() {
+        // The deserializer would say what it found.
+        build
+            .error("token", "a token is text in quotes, or a table that says where it is")
+            .help("write { env = \"NAME\" }, { file = \"path\" } or { credential = \"name\" }");
+        return false;
+    }
+    true
+}
+
+fn token(secret: &Secret, build: &mut Build<'_>) -> Option<SecretText> {
+    let token = build.secret("token", secret)?;
+    let text = token.expose();
+    if text.is_empty() {
+        build.error("token", "an empty token would protect nothing");
+        return None;
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        build.error("token", "a token has letters, digits and signs of ASCII only, and no white space");
+        return None;
+    }
+    if text.len() < SHORT_TOKEN {
+        build
+            .warning("token", format!("the token has fewer than {SHORT_TOKEN} characters"))
+            .help("make one that cannot be guessed: openssl rand -hex 32");
+    }
+    Some(token)
 }
 
 impl ListenerSpec {

@@ -1,13 +1,15 @@
 //! One server of a pool, and what is known of it at run time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::balance::mix;
-use super::config::Address;
+use super::config::{Address, ServerConfig};
 use super::h1::Target;
 
 /// Whether a server answers.
@@ -30,13 +32,16 @@ pub struct Backend {
     /// Tells all servers of all pools apart, for as long as the process lives.
     pub(super) serial: u64,
     name: Arc<str>,
+    /// Its address as the file has it: a name, where it was resolved.
+    written: Arc<str>,
     /// Cloned for every request: building a peer anew costs more.
     peer: HttpPeer,
     target: Option<Target>,
     health: AtomicU8,
     /// Checks of the other outcome in a row.
     pub(super) streak: AtomicUsize,
-    draining: AtomicBool,
+    /// One for all servers with this address, for as long as the pool lives.
+    draining: Arc<AtomicBool>,
     active: AtomicUsize,
     /// The decaying peak of latencies, in microseconds, as the bits of an `f64`.
     ewma: AtomicU64,
@@ -53,6 +58,10 @@ const FADING: Duration = Duration::from_secs(10);
 pub struct Status {
     /// Its address.
     pub name: Arc<str>,
+    /// Its address as the file has it: a name, where it was resolved.
+    pub written: Arc<str>,
+    /// Its share, relative to the others.
+    pub weight: u16,
     /// Whether it answers.
     pub health: Health,
     /// Whether it is being drained.
@@ -64,7 +73,7 @@ pub struct Status {
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl Backend {
-    pub(super) fn new(id: usize, weight: u16, name: &Address, peer: HttpPeer, health: Health, drain: bool) -> Self {
+    pub(super) fn new(id: usize, weight: u16, name: &Address, peer: HttpPeer, health: Health) -> Self {
         let name: Arc<str> = name.to_string().into();
         let hash = name
             .bytes()
@@ -74,12 +83,13 @@ impl Backend {
             weight,
             hash: mix(hash),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            written: name.clone(),
             name,
             peer,
             target: None,
             health: AtomicU8::new(health as u8),
             streak: AtomicUsize::new(0),
-            draining: AtomicBool::new(drain),
+            draining: Arc::default(),
             active: AtomicUsize::new(0),
             ewma: AtomicU64::new(0),
             observed: AtomicU64::new(0),
@@ -92,6 +102,11 @@ impl Backend {
         Self { target, ..self }
     }
 
+    /// What it is called in the file, and where it is told that it is drained.
+    pub(super) fn with_drain(self, written: &Address, draining: Arc<AtomicBool>) -> Self {
+        Self { written: written.to_string().into(), draining, ..self }
+    }
+
     pub(super) fn target(&self) -> Option<&Target> {
         self.target.as_ref()
     }
@@ -99,7 +114,7 @@ impl Backend {
     #[cfg(test)]
     pub(super) fn test(id: usize, weight: u16, health: Health) -> Self {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1000 + id as u16));
-        Self::new(id, weight, &Address::Inet(address), HttpPeer::new(address, false, String::new()), health, false)
+        Self::new(id, weight, &Address::Inet(address), HttpPeer::new(address, false, String::new()), health)
     }
 
     /// Its address, for logs.
@@ -176,10 +191,52 @@ impl Backend {
     pub fn status(&self) -> Status {
         Status {
             name: self.name(),
+            written: self.written.clone(),
+            weight: self.weight,
             health: self.health(),
             draining: self.is_draining(),
             active: self.active.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Which servers of a pool are drained. It remembers them by the text in the file and by the address, so that a server
+/// that comes again with the next resolution of its name is what it was.
+pub(super) struct Drains(Mutex<HashMap<String, Group>>);
+
+/// What one text in the file stands for.
+struct Group {
+    /// What the addresses begin with that are not known yet.
+    drained: bool,
+    addresses: HashMap<String, Arc<AtomicBool>>,
+}
+
+impl Drains {
+    /// What the file says.
+    pub fn new(servers: &[ServerConfig]) -> Self {
+        let group = |server: &ServerConfig| {
+            (server.address.to_string(), Group { drained: server.drain, addresses: HashMap::new() })
+        };
+        Self(Mutex::new(servers.iter().map(group).collect()))
+    }
+
+    /// Where a server that a text in the file stands for is told that it is drained.
+    pub fn of(&self, written: &Address, address: &Address) -> Arc<AtomicBool> {
+        let mut groups = self.0.lock();
+        let Some(group) = groups.get_mut(&written.to_string()) else { return Arc::default() };
+        let drained = group.drained;
+        // Addresses that no server has any more are kept only for what was said of them alone.
+        group.addresses.retain(|_, flag| Arc::strong_count(flag) > 1 || flag.load(Ordering::Relaxed) != drained);
+        group.addresses.entry(address.to_string()).or_insert_with(|| Arc::new(AtomicBool::new(drained))).clone()
+    }
+
+    /// Drains all that a text in the file stands for, now and later, or ends that; gives whether there is such a text.
+    pub fn set(&self, written: &str, drain: bool) -> bool {
+        let mut groups = self.0.lock();
+        let Some(group) = groups.get_mut(written) else { return false };
+        group.drained = drain;
+        group.addresses.values().for_each(|flag| flag.store(drain, Ordering::Relaxed));
+        true
     }
 }
 
@@ -190,6 +247,31 @@ fn micros(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drains_outlive_the_servers() {
+        let server = |text: &str| ServerConfig { address: text.parse().unwrap(), weight: 1, drain: false };
+        let name = server("a.test:80");
+        let (one, two): (Address, Address) = ("192.0.2.1:80".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
+        let drains = Drains::new(&[name.clone(), server("192.0.2.3:80")]);
+        let drained = |address: &Address| drains.of(&name.address, address).load(Ordering::Relaxed);
+
+        // By its address alone, and again when it comes again.
+        drains.of(&name.address, &one).store(true, Ordering::Relaxed);
+        assert!(!drained(&two) && drained(&one));
+        // By the name: what is there, and what comes later.
+        let held = drains.of(&name.address, &two);
+        assert!(drains.set("a.test:80", true));
+        assert!(held.load(Ordering::Relaxed) && drained(&"192.0.2.9:80".parse().unwrap()));
+        assert!(drains.set("a.test:80", false));
+        assert!(!held.load(Ordering::Relaxed) && !drained(&one));
+        assert!(!drains.set("192.0.2.1:80", true));
+        // What is not drained and not there any more is forgotten.
+        for last in 0..100 {
+            assert!(!drained(&format!("198.51.100.{last}:80").parse().unwrap()));
+        }
+        assert!(drains.0.lock()["a.test:80"].addresses.len() <= 2);
+    }
 
     #[test]
     fn a_peak_counts_at_once_and_fades() {

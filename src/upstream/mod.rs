@@ -20,6 +20,9 @@
 //! is known to be healthy. Certificates of TLS servers are always verified, unless `insecure_skip_verify = true`
 //! says otherwise.
 //!
+//! A drained server gets no new requests, and those under way end. Draining goes by the address or by the text in the
+//! file; a name stands for all that it is resolved to, now and later.
+//!
 //! `first_byte` bounds the wait for the head of an answer once the request is sent, `idle` every silence within the
 //! answer, `total` everything from the request's arrival on. Streams (WebSockets, `text/event-stream`, gRPC) may be
 //! silent for the listener's `stream_idle` and have no total, but that a gRPC client's `grpc-timeout` counts. Towards
@@ -49,6 +52,7 @@ use crate::build::Build;
 use balance::Set;
 use config::{Address, BalanceConfig, HashSource};
 
+use backend::Drains;
 pub use backend::{Backend, Health, Status};
 pub use config::{ForwardedStyle, UpstreamConfig};
 pub use h1::{Idle, Server};
@@ -61,6 +65,7 @@ pub struct Pool {
     template: peer::Template,
     set: ArcSwap<Set>,
     next_id: AtomicUsize,
+    drains: Drains,
     retry: Policy,
     budget: Budget,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -103,6 +108,7 @@ impl Pool {
             template: template?,
             set: ArcSwap::from_pointee(Set::new(Vec::new())),
             next_id: AtomicUsize::new(0),
+            drains: Drains::new(&config.servers),
             retry: Policy::new(&config.retry),
             budget: Budget::new(config.retry.budget.0),
             tasks: Mutex::default(),
@@ -215,17 +221,33 @@ impl Pool {
         self.config.health.as_ref().map_or(Duration::from_secs(1), |health| health.interval.0)
     }
 
+    /// How it chooses among its servers, in the word of the configuration.
+    pub fn algorithm(&self) -> &'static str {
+        match self.config.balance {
+            BalanceConfig::RoundRobin => "round_robin",
+            BalanceConfig::Random => "random",
+            BalanceConfig::LeastRequest => "least_request",
+            BalanceConfig::PeakEwma => "peak_ewma",
+            BalanceConfig::Hash(_) => "hash",
+        }
+    }
+
     /// What its servers show of themselves.
     pub fn status(&self) -> Vec<Status> {
         self.set.load().backends.iter().map(|backend| backend.status()).collect()
     }
 
-    /// Stops or resumes giving requests to a server; gives whether there is such a server.
+    /// Stops or resumes giving requests to a server, by its address or by what the file has for it; gives whether
+    /// there is such a server.
     pub fn drain(&self, address: &str, drain: bool) -> bool {
-        let set = self.set.load();
-        let Some(backend) = set.backends.iter().find(|backend| *backend.name() == *address) else { return false };
-        backend.drain(drain);
-        true
+        let Ok(address) = address.parse::<Address>() else { return false };
+        let address = address.to_string();
+        let mut found = self.drains.set(&address, drain);
+        for backend in self.set.load().backends.iter().filter(|backend| *backend.name() == *address) {
+            backend.drain(drain);
+            found = true;
+        }
+        found
     }
 
     fn backend(&self, shown: &Address, address: &Address, server: &config::ServerConfig) -> Option<Backend> {
@@ -233,7 +255,9 @@ impl Pool {
         let health = if self.config.health.is_some() { Health::Unknown } else { Health::Healthy };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let target = self.is_plain_h1().then(|| h1::Target::of(address)).flatten();
-        Some(Backend::new(id, server.weight, shown, peer, health, server.drain).with_target(target))
+        let draining = self.drains.of(&server.address, address);
+        let backend = Backend::new(id, server.weight, shown, peer, health).with_target(target);
+        Some(backend.with_drain(&server.address, draining))
     }
 }
 

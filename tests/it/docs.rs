@@ -87,6 +87,7 @@ fn folder() -> tempfile::TempDir {
         write(&format!("{name}.pem"), &identity.cert);
         write(&format!("{name}.key"), &identity.key);
     }
+    write("admin.token", "0123456789abcdef0123456789abcdef\n");
     fs::create_dir(dir.path().join("apis")).unwrap();
     write("apis/users.toml", "[[route]]\nmatch = \"/users/**\"\nrespond = {}\n");
     dir

@@ -9,6 +9,7 @@
 )]
 mod harness;
 
+mod admin;
 mod architecture;
 mod balancing;
 mod docs;

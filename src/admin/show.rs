@@ -1,0 +1,97 @@
+//! What the gateway shows of itself, as JSON.
+//!
+//! ```json
+//! {"name":"users","algorithm":"round_robin","servers":[
+//!   {"address":"127.0.0.1:8081","weight":1,"health":"healthy","draining":false,"active":3}]}
+//! {"name":"user","match":"GET /users/{id}","destination":"upstream","upstream":"users"}
+//! ```
+//!
+//! A server that a name was resolved to has it as `name`. What is shown is what one process knows; `active` changes
+//! while it is read.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::gateway::{Destination, Gateway, Route};
+use crate::upstream::{Health, Pool, Status};
+
+#[derive(Serialize)]
+struct ShownPool<'p> {
+    name: &'p str,
+    algorithm: &'static str,
+    servers: Vec<ShownServer>,
+}
+
+#[derive(Serialize)]
+struct ShownServer {
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    weight: u16,
+    health: &'static str,
+    draining: bool,
+    active: usize,
+}
+
+#[derive(Serialize)]
+struct ShownRoute<'r> {
+    name: &'r str,
+    r#match: &'r str,
+    destination: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'r str>,
+}
+
+/// Every pool.
+pub(super) fn pools(gateway: &Gateway) -> Vec<u8> {
+    json(&gateway.pools().map(|(_, pool)| shown(pool)).collect::<Vec<_>>())
+}
+
+/// One pool.
+pub(super) fn pool(pool: &Pool) -> Vec<u8> {
+    json(&shown(pool))
+}
+
+/// Every route, in the order of the file.
+pub(super) fn routes(gateway: &Gateway) -> Vec<u8> {
+    json(&(0..gateway.routes()).map(|i| shown_route(gateway.route(i))).collect::<Vec<_>>())
+}
+
+fn shown(pool: &Pool) -> ShownPool<'_> {
+    ShownPool {
+        name: pool.name(),
+        algorithm: pool.algorithm(),
+        servers: pool.status().into_iter().map(shown_server).collect(),
+    }
+}
+
+fn shown_server(status: Status) -> ShownServer {
+    ShownServer {
+        name: (status.written != status.name).then(|| status.written.to_string()),
+        address: status.name.to_string(),
+        weight: status.weight,
+        health: match status.health {
+            Health::Unknown => "unknown",
+            Health::Healthy => "healthy",
+            Health::Unhealthy => "unhealthy",
+        },
+        draining: status.draining,
+        active: status.active,
+    }
+}
+
+fn shown_route(route: &Arc<Route>) -> ShownRoute<'_> {
+    let (destination, upstream) = match &route.destination {
+        Destination::Upstream(pool) => ("upstream", Some(pool.name())),
+        Destination::Reply(canned) => (canned.kind(), None),
+    };
+    ShownRoute { name: &route.name, r#match: &route.matches, destination, upstream }
+}
+
+/// Ends with a line break, for terminals.
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
