@@ -86,7 +86,11 @@ pub struct Pick {
 
 /// The servers that a request was tried at.
 #[derive(Default)]
-pub struct Tried(smallvec::SmallVec<[usize; 4]>);
+pub struct Tried {
+    ids: smallvec::SmallVec<[usize; 4]>,
+    /// Whether there was any, even a forgotten one.
+    any: bool,
+}
 
 impl Pool {
     /// Compiles `[upstream.NAME]`; `None` after every mistake in it was reported.
@@ -169,7 +173,7 @@ impl Pool {
 
     /// Takes a server for a request. `None` when none is usable.
     pub fn pick(&self, key: Option<u64>, tried: &Tried) -> Option<Pick> {
-        let backend = self.set.load().choose(&self.config.balance, key, &tried.0)?;
+        let backend = self.set.load().choose(&self.config.balance, key, tried)?;
         backend.begin();
         Some(Pick { backend })
     }
@@ -281,12 +285,13 @@ impl Drop for Pick {
 impl Tried {
     /// Adds a server.
     pub fn add(&mut self, pick: &Pick) {
-        self.0.push(pick.backend.id);
+        self.ids.push(pick.backend.id);
+        self.any = true;
     }
 
-    /// Forgets them all.
+    /// Forgets them all, so that they may be asked again.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.ids.clear();
     }
 }
 
