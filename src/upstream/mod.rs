@@ -5,20 +5,21 @@
 //! users = ["127.0.0.1:8081"]                       # short form: just addresses
 //!
 //! [upstream.payments]
-//! servers  = ["10.0.0.1:80", { address = "10.0.0.2:80", weight = 2 }, "payments.internal:80"]
+//! servers  = ["10.0.0.1:443", { address = "10.0.0.2:443", weight = 2 }, { address = "payments.internal:443", drain = true }]
 //! balance  = "least_request"                       # round_robin, random, peak_ewma, { hash = "cookie:session" }
-//! health   = { path = "/healthz", interval = "5s", timeout = "1s", healthy = 1, unhealthy = 3 }
+//! health   = { path = "/healthz", host = "payments.internal", interval = "5s", timeout = "1s", healthy = 1, unhealthy = 3, expect = [200, 204] }
 //! timeouts = { connect = "1s", first_byte = "10s", idle = "60s", total = "30s" }
 //! retry    = { attempts = 1, on = ["connect", "503"], budget = "20%" }
 //! protocol = "h1"                                  # h2 over TLS, h2c without
 //! forwarded = "x-forwarded"                        # "forwarded" (RFC 7239), "both", "none"
+//! keepalive = { idle = "50s" }                     # how long a connection without requests is kept
 //! tls      = { sni = "payments.internal", ca = "ca.pem", cert = "client.pem", key = "client.key" }
 //! ```
 //!
 //! A name is resolved in the background and again when its records expire; until then the pool has no server for
 //! it, and nothing waits. With `health` a server starts as unknown, and an unknown server is asked only while none
-//! is known to be healthy. Certificates of TLS servers are always verified, unless `insecure_skip_verify = true`
-//! says otherwise.
+//! is known to be healthy. A server with `drain` gets no requests. Certificates of TLS servers are always verified,
+//! unless `insecure_skip_verify = true` says otherwise.
 //!
 //! `first_byte` bounds the wait for the head of an answer once the request is sent, `idle` every silence within the
 //! answer, `total` everything from the request's arrival on. Streams (WebSockets, `text/event-stream`, gRPC) may be
