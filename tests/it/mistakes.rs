@@ -137,6 +137,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["cannot read certificates", "cannot read a private key"],
     ),
     (
+        "[listen.x]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [], client_auth = \"optional\" }",
+        &["`client_auth` says nothing without a `client_ca`", "add `client_ca`", ":7:42"],
+    ),
+    (
         "[listen.x]\naddress = \"127.0.0.1:0\"\nclient_ip = { header = \"X-Real-IP\", trust = [] }",
         &["`X-Forwarded-For` or `Forwarded`"],
     ),
