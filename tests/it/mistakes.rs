@@ -162,6 +162,15 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[auth.x]\njwt = {}", &["`auth` is not available in this version"]),
     ("[route]\nmatch = \"/\"", &["`route` is a list: write [[route]]"]),
     ("include = \"x\"", &["include"]),
+    (
+        "[listen.x]\naddress = \"127.0.0.1:0\"\ninclude = [\"apis/*.toml\"]",
+        &["`include` stands in a table", "above the first [table]", ":7:1", "1 error"],
+    ),
+    ("\ninclude = [\"apis/*.toml\"]", &["`include` stands in a table", "1 error"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\n[route.response]\ninclude = [\"a.toml\"]",
+        &["`include` stands in a table", "1 error"],
+    ),
     ("[[route]]\nmatch = \"/\nupstream = \"o\"", &["not valid TOML"]),
     ("[[route]]\nmatch = \"/\"\nmatch = \"/\"\nupstream = \"o\"", &["not valid TOML", "duplicate key"]),
 ];
