@@ -62,6 +62,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["two routes take GET /m"],
     ),
     (
+        "[[route]]\nmatch = { path = \"/a\", when = 'request.host == \"a\"' }\nupstream = \"o\"\n[[route]]\nmatch = { path = \"/a\", when = 'request.host == \"b\"' }\nupstream = \"o\"",
+        &["two routes take GET /a", "two `when` are never told apart", "one with no `when` takes the rest"],
+    ),
+    (
         "[[route]]\nname = \"a\"\nmatch = \"/a\"\nupstream = \"o\"\n[[route]]\nname = \"a\"\nmatch = \"/b\"\nupstream = \"o\"",
         &["two routes have the name `a`"],
     ),
