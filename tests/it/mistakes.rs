@@ -42,6 +42,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "[[route]]\nmatch = { path = \"/\", when = \"user == 1\" }\nupstream = \"o\"",
         &["`user` is not known", "`request`"],
     ),
+    (
+        "[[route]]\nmatch = { path = \"/\", when = \"'a' in request.hedaers\" }\nupstream = \"o\"",
+        &["`request` has no `hedaers`", "did you mean `headers`?"],
+    ),
     ("[[route]]\nmatch = { path = \"/\", when = \"1 + 1\" }\nupstream = \"o\"", &["a condition is true or false"]),
     ("[[route]]\nmatch = { pth = \"/\" }\nupstream = \"o\"", &["`pth` is not known here", "did you mean `path`?"]),
     ("[[route]]\nmatch = 1\nupstream = \"o\"", &["expected a match", "found the number 1"]),
