@@ -4,6 +4,8 @@
 //! include = ["apis/*.toml"]      # relative to this file; names sort the order
 //! ```
 //!
+//! `include` stands above all tables: below a `[table]` line it would be a key of that table, which is a mistake.
+//!
 //! Tables with names (`[upstream.NAME]`) and lists (`[[route]]`) add up over the files. A name given twice, or
 //! a single table (`[defaults]`) in two files, is a mistake: which one wins would depend on the order of files.
 
@@ -58,7 +60,8 @@ impl Loaded {
     /// Takes a text as the whole configuration; for tests and tools.
     pub fn from_text(name: &str, text: &str) -> Self {
         let mut sources = Sources::default();
-        let (root, found) = sources.parse(name, text);
+        let (mut root, mut found) = sources.parse(name, text);
+        misplaced_includes(&mut root, &mut found);
         let mut loaded = Self { sources, root, found };
         loaded.check_tables();
         loaded
@@ -128,6 +131,7 @@ impl Loader {
         let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
         let (mut root, found) = self.sources.parse(shown.to_string(), text);
         self.found.extend(found);
+        misplaced_includes(&mut root, &mut self.found);
         self.open.push(real);
         self.includes(path, &mut root);
         self.open.pop();
@@ -208,6 +212,35 @@ impl Loader {
     }
 }
 
+/// Takes every `include` out of the tables below the root, where it means nothing, and reports it.
+fn misplaced_includes(root: &mut Node, found: &mut Vec<Diagnostic>) {
+    let Value::Table(table) = &mut root.value else { return };
+    for (key, entry) in table {
+        if key != "include" {
+            misplaced_below(&mut entry.node, found);
+        }
+    }
+}
+
+fn misplaced_below(node: &mut Node, found: &mut Vec<Diagnostic>) {
+    let table = match &mut node.value {
+        Value::Table(table) => table,
+        Value::Array(items) => return items.iter_mut().for_each(|item| misplaced_below(item, found)),
+        _ => return,
+    };
+    // An upstream may have that name; its servers are no files.
+    let is_file = |node: &Node| node.str().is_some_and(|text| text.ends_with(".toml"));
+    if table.get("include").is_some_and(|entry| entry.node.array().is_some_and(|items| items.iter().any(is_file)))
+        && let Some(entry) = table.remove("include")
+    {
+        let message = "`include` stands in a table, where nothing is included";
+        let mut diagnostic = Diagnostic::new(Severity::Error, Some(entry.key), message.to_owned());
+        diagnostic.help("write it above the first [table] of the file: below it, it is a key of that table");
+        found.push(diagnostic);
+    }
+    table.values_mut().for_each(|entry| misplaced_below(&mut entry.node, found));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +260,15 @@ mod tests {
         assert_eq!(loaded.root.get("upstream").unwrap().table().unwrap().len(), 2);
         assert_eq!(loaded.root.get("route").unwrap().array().unwrap().len(), 2);
         assert!(loaded.build().diagnostics().is_empty());
+    }
+
+    #[test]
+    fn an_include_below_a_table_is_found() {
+        let text = "[upstream]\ninclude = ['a:1']\n[[route]]\nmatch = '/'\ninclude = ['apis/*.toml']\n";
+        let loaded = Loaded::from_text("x.toml", text);
+        let said = loaded.build().diagnostics().to_string();
+        assert!(said.contains("x.toml:5:1") && said.contains("above the first [table]"), "{said}");
+        assert!(loaded.root.get("upstream").unwrap().get("include").is_some());
     }
 
     #[test]

@@ -76,11 +76,12 @@ impl Gateway {
         let mut compiler = Routes { root, pools: &pools, used: Vec::new(), names: HashMap::new() };
         let mut routes = Vec::new();
         let mut specs = Vec::new();
-        let mut places = Vec::new();
+        let (mut places, mut whens) = (Vec::new(), Vec::new());
         let nodes = root.get("route").and_then(Node::array).unwrap_or(&[]);
         for node in nodes {
             if let Some((route, spec)) = build.within_node(node, |build| compiler.route(node, build)) {
                 routes.push(Arc::new(route));
+                whens.push(spec.conditions.iter().any(|condition| matches!(condition, Condition::When { .. })));
                 specs.push(spec);
                 places.push(node.get("match").map_or(node.place, |node| node.place));
             }
@@ -99,7 +100,8 @@ impl Gateway {
             Err(conflicts) => {
                 for conflict in conflicts {
                     let (first, second) = (places[conflict.first], places[conflict.second]);
-                    report_conflict(build, first, second, &conflict.example);
+                    let both = whens[conflict.first] && whens[conflict.second];
+                    report_conflict(build, first, second, &conflict.example, both);
                 }
                 None
             }
@@ -195,13 +197,20 @@ fn check_key(key: &str, entry: &Entry, others: &[&str], build: &mut Build<'_>) -
     false
 }
 
-fn report_conflict(build: &mut Build<'_>, first: Place, second: Place, example: &str) {
+fn report_conflict(build: &mut Build<'_>, first: Place, second: Place, example: &str, both_when: bool) {
+    let help = match both_when {
+        true => {
+            "make one of them more specific: by its path, its methods, or a header or query condition; two `when` are \
+             never told apart, but of two routes that are alike else, one with no `when` takes the rest"
+        }
+        false => "make one of them more specific: by its path, its methods, or a header, query or `when` condition",
+    };
     let node = Node { place: second, value: Value::Boolean(true) };
     build.within_detached(&node, |build| {
         build
             .error("", format!("two routes take {example}, and neither is more specific"))
             .also(first, "the other route")
-            .help("make one of them more specific: by its path, its methods, or a header, query or `when` condition");
+            .help(help);
     });
 }
 

@@ -16,6 +16,8 @@ use crate::types::template::Template;
 pub struct Canned {
     kind: &'static str,
     status: StatusCode,
+    /// Where a redirect leads.
+    location: Option<Template>,
     headers: Vec<(HeaderName, Template)>,
     body: Template,
 }
@@ -53,7 +55,13 @@ impl Canned {
                 None
             }
         };
-        (build.errors() == before).then_some(Self { kind: "respond", status: status?, headers, body: body? })
+        (build.errors() == before).then_some(Self {
+            kind: "respond",
+            status: status?,
+            location: None,
+            headers,
+            body: body?,
+        })
     }
 
     /// Compiles `redirect`; `None` after every mistake was reported.
@@ -76,7 +84,8 @@ impl Canned {
         Some(Self {
             kind: "redirect",
             status: StatusCode::from_u16(config.status).ok()?,
-            headers: vec![(LOCATION, to?)],
+            location: Some(to?),
+            headers: Vec::new(),
             body,
         })
     }
@@ -90,6 +99,14 @@ impl Canned {
     pub fn reply(&self, request: &RequestHeader, facts: &Facts) -> Reply {
         let values = Values { request, facts };
         let mut reply = Reply::new(self.status);
+        if let Some(location) = &self.location {
+            let Some(location) = location.render_reference(&values) else {
+                return Reply::bad_request("a value of the request would lead the redirect elsewhere");
+            };
+            if let Ok(location) = HeaderValue::from_bytes(&location) {
+                reply = reply.with(LOCATION, location);
+            }
+        }
         for (name, template) in &self.headers {
             let value = template.render(&values);
             if let Ok(value) = HeaderValue::from_bytes(&value) {

@@ -6,14 +6,17 @@
 //!
 //! `request` has `method`, `path`, `host`, `scheme`, `client` (the address, as text), `headers` (names in lower
 //! case; several values of one name are joined by `, `) and `query` (the last value of a name). An expression
-//! that fails while it runs (a header that is not there) or gives no boolean does not match.
+//! that fails while it runs (a header that is not there) or gives no boolean does not match. Fields that `request`
+//! does not have are found when the file is loaded.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cel::{Context, Program, Value};
+use cel::common::ast::{EntryExpr, Expr, LiteralValue, operators};
+use cel::{Context, IdedExpr, Program, Value};
 
 use super::matcher::RequestView;
+use crate::build::suggestion;
 
 const LONGEST: usize = 4096;
 const FIELDS: &[&str] = &["method", "path", "host", "scheme", "client", "headers", "query"];
@@ -39,11 +42,7 @@ impl When {
             .map_err(|_| "the expression cannot be parsed".to_owned())?
             .map_err(|errors| format!("not a CEL expression: {}", one_line(&errors.to_string())))?;
         let root = Context::default();
-        for name in program.references().variables() {
-            if name != "request" {
-                return Err(format!("`{name}` is not known: an expression sees `request` ({})", FIELDS.join(", ")));
-            }
-        }
+        check_names(program.expression(), &mut Vec::new())?;
         let when = Self { headers: text.contains("headers"), query: text.contains("query"), program, root };
         when.check()?;
         Ok(when)
@@ -107,6 +106,67 @@ impl When {
     }
 }
 
+/// Finds names that nothing has. `bound` are those that macros (`exists`, `all`, `map`, `filter`) bind around it.
+fn check_names<'e>(expression: &'e IdedExpr, bound: &mut Vec<&'e str>) -> Result<(), String> {
+    match &expression.expr {
+        Expr::Unspecified | Expr::Literal(_) => Ok(()),
+        Expr::Ident(name) if name == "request" || bound.contains(&name.as_str()) => Ok(()),
+        Expr::Ident(name) => {
+            Err(format!("`{name}` is not known: an expression sees `request` ({})", FIELDS.join(", ")))
+        }
+        Expr::Select(select) => {
+            if is_request(&select.operand, bound) {
+                check_field(&select.field)?;
+            }
+            check_names(&select.operand, bound)
+        }
+        Expr::Call(call) => {
+            if let (operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT, [of, field]) =
+                (call.func_name.as_str(), call.args.as_slice())
+                && is_request(of, bound)
+                && let Expr::Literal(LiteralValue::String(field)) = &field.expr
+            {
+                check_field(field.inner())?;
+            }
+            call.target.iter().map(|target| &**target).chain(&call.args).try_for_each(|e| check_names(e, bound))
+        }
+        Expr::List(list) => list.elements.iter().try_for_each(|element| check_names(element, bound)),
+        Expr::Map(map) => map.entries.iter().try_for_each(|entry| check_entry(&entry.expr, bound)),
+        Expr::Struct(of) => of.entries.iter().try_for_each(|entry| check_entry(&entry.expr, bound)),
+        Expr::Comprehension(each) => {
+            check_names(&each.iter_range, bound)?;
+            check_names(&each.accu_init, bound)?;
+            let outer = bound.len();
+            bound.extend([each.iter_var.as_str(), each.accu_var.as_str()]);
+            bound.extend(each.iter_var2.as_deref());
+            [&each.loop_cond, &each.loop_step, &each.result].into_iter().try_for_each(|e| check_names(e, bound))?;
+            bound.truncate(outer);
+            Ok(())
+        }
+    }
+}
+
+fn check_entry<'e>(entry: &'e EntryExpr, bound: &mut Vec<&'e str>) -> Result<(), String> {
+    match entry {
+        EntryExpr::StructField(field) => check_names(&field.value, bound),
+        EntryExpr::MapEntry(entry) => {
+            check_names(&entry.key, bound)?;
+            check_names(&entry.value, bound)
+        }
+    }
+}
+
+fn is_request(expression: &IdedExpr, bound: &[&str]) -> bool {
+    matches!(&expression.expr, Expr::Ident(name) if name == "request") && !bound.contains(&"request")
+}
+
+fn check_field(name: &str) -> Result<(), String> {
+    match FIELDS.contains(&name) {
+        true => Ok(()),
+        false => Err(format!("`request` has no `{name}`: {}", suggestion("field", name, FIELDS))),
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
@@ -135,6 +195,35 @@ mod tests {
         assert!(matches(r#"request.headers["x-group"] == "beta""#, &headers, ""));
         assert!(matches(r#"request.query["a"] == "2" && request.path.startsWith("/a")"#, &headers, "a=1&a=2"));
         assert!(matches(r#""x-group" in request.headers && request.client == "192.0.2.1""#, &headers, ""));
+    }
+
+    #[test]
+    fn macros_bind_names() {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-a", "1".parse().unwrap());
+        assert!(matches(r#"request.headers.exists(h, h == "x-a")"#, &headers, ""));
+        assert!(matches(r#"request.headers.all(h, request.headers[h] == "1")"#, &headers, ""));
+        assert!(matches(r#"["a", "b"].filter(q, q in request.query).map(q, q + "!") == ["b!"]"#, &headers, "b=1"));
+        assert!(!matches(r#"request.headers.exists_one(request, request == "x-b")"#, &headers, ""));
+        assert!(matches("has(request.headers) && request['host'] == 'example.com'", &headers, ""));
+        for unbound in ["[1].exists(h, x == h)", "[1].exists(h, h == 1) && h == 1", "h.exists(h, h == 1)"] {
+            let said = When::compile(unbound).err().unwrap();
+            assert!(said.contains("is not known"), "{unbound}: {said}");
+        }
+    }
+
+    #[test]
+    fn fields_that_are_not_there_are_found() {
+        for (text, help) in [
+            ("'a' in request.hedaers", "`request` has no `hedaers`: did you mean `headers`?"),
+            ("request.port == 80", "`request` has no `port`: "),
+            ("request['pth'] == '/'", "did you mean `path`?"),
+            ("has(request.hots)", "did you mean `host`?"),
+            ("true || request.headers.exists(h, h == request.hots)", "did you mean `host`?"),
+        ] {
+            let said = When::compile(text).err().unwrap_or_default();
+            assert!(said.contains(help), "{text}: {said}");
+        }
     }
 
     #[test]

@@ -31,8 +31,7 @@ use crate::build::Build;
 pub struct TlsConfig {
     certificates: Vec<CertificateConfig>,
     client_ca: Option<PathBuf>,
-    #[serde(default)]
-    client_auth: ClientAuth,
+    client_auth: Option<ClientAuth>,
     #[serde(default)]
     min_version: MinVersion,
     #[serde(default)]
@@ -47,10 +46,9 @@ struct CertificateConfig {
     ocsp: Option<PathBuf>,
 }
 
-#[derive(Deserialize, Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Deserialize, Clone, Copy, PartialEq, Debug)]
 #[serde(rename_all = "lowercase")]
 enum ClientAuth {
-    #[default]
     Required,
     Optional,
 }
@@ -73,8 +71,20 @@ pub fn compile(config: &TlsConfig, http2: bool, build: &mut Build<'_>) -> Option
     let provider = Arc::new(aws_lc_rs::default_provider());
     let resolver = resolver(&config.certificates, build);
     let verifier = match &config.client_ca {
+        None if config.client_auth.is_some() => {
+            build
+                .error(
+                    "client_auth",
+                    "`client_auth` says nothing without a `client_ca`: no client is asked for a certificate",
+                )
+                .help("add `client_ca` with the authorities whose clients are let in, or leave `client_auth` out");
+            None
+        }
         None => Some(WebPkiClientVerifier::no_client_auth()),
-        Some(path) => client_verifier(path, config.client_auth, provider.clone(), build),
+        Some(path) => {
+            let auth = config.client_auth.unwrap_or(ClientAuth::Required);
+            client_verifier(path, auth, provider.clone(), build)
+        }
     };
     let versions: &[&rustls::SupportedProtocolVersion] = match config.min_version {
         MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],

@@ -138,6 +138,41 @@ impl Template {
         percent_encoding::percent_encode(&value, UNRESERVED).flat_map(str::bytes).collect()
     }
 
+    /// The text as a URI reference (RFC 3986, section 4.1): values are percent-encoded for where they stand, so that
+    /// none gets out of its component. `None` where a value would still lead elsewhere: as a dot segment, or as an
+    /// empty host.
+    pub fn render_reference(&self, variables: &impl Variables) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(64);
+        let mut value = Vec::new();
+        for part in &self.parts {
+            let (at, rooted) = (Component::behind(&out), is_root(&out));
+            // Two slashes with nothing between them but an empty value would make a host of what follows.
+            let unrooted = |text: &mut &[u8]| {
+                while rooted && text.first() == Some(&b'/') {
+                    *text = &text[1..];
+                }
+            };
+            match part {
+                Part::Text(text) => {
+                    let mut text = text.as_bytes();
+                    unrooted(&mut text);
+                    out.extend_from_slice(text);
+                }
+                Part::Variable(variable) => {
+                    value.clear();
+                    variables.write(variable, &mut value);
+                    let mut value = value.as_slice();
+                    unrooted(&mut value);
+                    if matches!(at, Component::First | Component::Path) && matches!(value, b"." | b"..") {
+                        return None;
+                    }
+                    at.encode(variable, value, &mut out);
+                }
+            }
+        }
+        (!is_hostless(&out)).then_some(out)
+    }
+
     fn render_with(&self, variables: &impl Variables, put: impl Fn(&Variable, &[u8], &mut Vec<u8>)) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         let mut value = Vec::new();
@@ -158,6 +193,78 @@ impl Template {
 /// Everything but the unreserved characters of RFC 3986.
 const UNRESERVED: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The same, for what is percent-encoded already.
+const ENCODED: &percent_encoding::AsciiSet = &UNRESERVED.remove(b'%');
+
+/// Where in a URI reference a value stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Component {
+    /// In what may be a scheme, or the first segment of a relative path.
+    First,
+    Authority,
+    Path,
+    /// In the query or the fragment.
+    Tail,
+}
+
+impl Component {
+    fn behind(before: &[u8]) -> Self {
+        let rest = without_scheme(before);
+        match rest.strip_prefix(b"//") {
+            _ if rest.iter().any(|b| b"?#".contains(b)) => Self::Tail,
+            Some(authority) if !authority.contains(&b'/') => Self::Authority,
+            None if rest.len() == before.len() && !rest.contains(&b'/') => Self::First,
+            _ => Self::Path,
+        }
+    }
+
+    fn encode(self, variable: &Variable, value: &[u8], out: &mut Vec<u8>) {
+        let whole_path = *variable == Variable::Path && value.starts_with(b"/");
+        let of_path = matches!(variable, Variable::Capture(_) | Variable::Path);
+        match self {
+            // A path ends an authority and keeps its slashes.
+            Self::First | Self::Authority if whole_path => out.extend_from_slice(value),
+            Self::Path if of_path => out.extend_from_slice(value),
+            Self::First if of_path => {
+                // A colon would make a scheme of what is before it.
+                const COLON: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b':');
+                let end = memchr::memchr(b'/', value).unwrap_or(value.len());
+                out.extend(percent_encoding::percent_encode(&value[..end], COLON).flat_map(str::bytes));
+                out.extend_from_slice(&value[end..]);
+            }
+            Self::Authority if *variable == Variable::Host && is_ip_literal(value) => out.extend_from_slice(value),
+            _ => {
+                let set = if of_path { ENCODED } else { UNRESERVED };
+                out.extend(percent_encoding::percent_encode(value, set).flat_map(str::bytes));
+            }
+        }
+    }
+}
+
+/// What follows the scheme of a reference, if it has one.
+fn without_scheme(reference: &[u8]) -> &[u8] {
+    match reference.iter().position(|b| b":/?#".contains(b)) {
+        Some(at) if at > 0 && reference[at] == b':' => &reference[at + 1..],
+        _ => reference,
+    }
+}
+
+/// Whether a reference is the root of a path so far.
+fn is_root(reference: &[u8]) -> bool {
+    without_scheme(reference) == b"/"
+}
+
+fn is_hostless(reference: &[u8]) -> bool {
+    let authority = without_scheme(reference).strip_prefix(b"//");
+    authority.is_some_and(|rest| rest.first().is_none_or(|b| b"/?#".contains(b)))
+}
+
+/// `[2001:db8::1]`
+fn is_ip_literal(host: &[u8]) -> bool {
+    let inner = host.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+    inner.is_some_and(|inner| inner.iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b)))
+}
 
 impl Variable {
     fn parse(name: &str, captures: &[Box<str>]) -> Result<Self, String> {
@@ -221,6 +328,67 @@ mod tests {
         assert_eq!(render(""), "");
         let path = Template::parse("/{path.id}/{header.x}", &captures).unwrap().render_path(&Values);
         assert_eq!(path, b"/7%20x/a%2Fb%3F");
+    }
+
+    struct All(&'static str);
+    impl Variables for All {
+        fn write(&self, _: &Variable, out: &mut Vec<u8>) {
+            out.extend_from_slice(self.0.as_bytes());
+        }
+    }
+
+    fn reference(text: &str, value: &'static str) -> Option<String> {
+        let template = Template::parse(text, &["id".into()]).unwrap();
+        template.render_reference(&All(value)).map(|out| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_value_stays_in_its_component() {
+        for (text, value, expected) in [
+            ("{scheme}://a.test/", "https", "https://a.test/"),
+            ("https://{host}/", "a@b:1/c", "https://a%40b%3A1%2Fc/"),
+            ("https://{host}/", "[::1]", "https://[::1]/"),
+            ("https://{host}/", "[::1]@b", "https://%5B%3A%3A1%5D%40b/"),
+            ("https://a.test{path}", "/b;c/%20:@", "https://a.test/b;c/%20:@"),
+            ("https://{path.id}.a.test/", "b:c@%20", "https://b%3Ac%40%20.a.test/"),
+            ("//a.test/{path.id}", "b:c", "//a.test/b:c"),
+            ("/a/{header.x}/b", "c/d?e#f\\%", "/a/c%2Fd%3Fe%23f%5C%25/b"),
+            ("/a?b={query.x}&c=1", "d&e=f#g", "/a?b=d%26e%3Df%23g&c=1"),
+            ("/a?b={path}", "/c%20d&e", "/a?b=%2Fc%20d%26e"),
+            ("/a#{query.x}", "b c", "/a#b%20c"),
+            ("?{query.x}", "b/c", "?b%2Fc"),
+            ("{path}", "/a:b", "/a:b"),
+            ("{path.id}/x", "a:(b)/c:d", "a%3A(b)/c:d/x"),
+            ("a/{path.id}", "b:c", "a/b:c"),
+            ("/{path}", "/evil.test", "/evil.test"),
+            ("/{query.x}/{query.x}/a", "", "/a"),
+            ("https:/{query.x}/evil.test", "", "https:/evil.test"),
+            ("https://a.test/{query.x}/b", "", "https://a.test//b"),
+        ] {
+            assert_eq!(reference(text, value).as_deref(), Some(expected), "{text} with {value:?}");
+        }
+        for (text, value) in [("/a/{query.x}/b", ".."), ("{query.x}", "."), ("https://{host}/a", ""), ("//{host}", "")]
+        {
+            assert_eq!(reference(text, value), None, "{text} with {value:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_value_makes_a_host(value in "[/.:?#@a\\\\%]{0,6}") {
+            struct Any(String);
+            impl Variables for Any {
+                fn write(&self, _: &Variable, out: &mut Vec<u8>) {
+                    out.extend_from_slice(self.0.as_bytes());
+                }
+            }
+            for text in ["{query.x}", "/{query.x}/{header.x}", "{query.x}/{query.x}", "/a{query.x}?{query.x}"] {
+                let template = Template::parse(text, &[]).unwrap();
+                if let Some(out) = template.render_reference(&Any(value.clone())) {
+                    assert!(!out.starts_with(b"//") && !out.contains(&b':') && !out.contains(&b'\\'), "{out:?}");
+                }
+            }
+        }
     }
 
     #[test]

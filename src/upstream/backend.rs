@@ -159,6 +159,11 @@ impl Backend {
     }
 
     /// Requests under way for its weight.
+    pub(super) fn busy(&self) -> f64 {
+        self.active.load(Ordering::Relaxed) as f64 / f64::from(self.weight)
+    }
+
+    /// Requests under way for its weight, with one more.
     pub(super) fn load(&self) -> f64 {
         (self.active.load(Ordering::Relaxed) as f64 + 1.0) / f64::from(self.weight)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Tried;
 use super::backend::{Backend, Health};
 use super::config::BalanceConfig;
 
@@ -25,15 +26,15 @@ impl Set {
 
     /// A usable server that is not in `tried`, by the pool's algorithm; one in `tried` only where no other is
     /// usable. A server whose health is unknown counts only while none is known to be healthy.
-    pub fn choose(&self, balance: &BalanceConfig, key: Option<u64>, tried: &[usize]) -> Option<Arc<Backend>> {
+    pub fn choose(&self, balance: &BalanceConfig, key: Option<u64>, tried: &Tried) -> Option<Arc<Backend>> {
         for allow_tried in [false, true] {
             for health in [Health::Healthy, Health::Unknown] {
                 let usable = |backend: &Backend| {
                     backend.health() == health
                         && !backend.is_draining()
-                        && (allow_tried || !tried.contains(&backend.id))
+                        && (allow_tried || !tried.ids.contains(&backend.id))
                 };
-                if let Some(position) = self.position(balance, key, usable) {
+                if let Some(position) = self.position(balance, key, tried.any, usable) {
                     return Some(self.backends[position].clone());
                 }
             }
@@ -41,24 +42,40 @@ impl Set {
         None
     }
 
-    fn position(&self, balance: &BalanceConfig, key: Option<u64>, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
+    fn position(
+        &self,
+        balance: &BalanceConfig,
+        key: Option<u64>,
+        retry: bool,
+        usable: impl Fn(&Backend) -> bool,
+    ) -> Option<usize> {
         if let (BalanceConfig::Hash(_), Some(key)) = (balance, key) {
             return self.rendezvous(key, usable);
         }
         match balance {
+            // A retry is nobody's turn: if it took one, a dead server could be the first of every request.
+            BalanceConfig::RoundRobin | BalanceConfig::Hash(_) if retry => self.random(usable),
             BalanceConfig::RoundRobin | BalanceConfig::Hash(_) => self.next(usable),
             BalanceConfig::Random => self.random(usable),
-            BalanceConfig::LeastRequest => self.better_of_two(usable, |backend| backend.load()),
-            BalanceConfig::PeakEwma => self.better_of_two(usable, |backend| backend.cost()),
+            // Idle servers share by weight, for the heavier one is not less busy than the other.
+            BalanceConfig::LeastRequest => self.better_of_two(usable, |a, b| b.load() <= a.busy()),
+            BalanceConfig::PeakEwma => self.better_of_two(usable, |a, b| b.cost() < a.cost()),
         }
     }
 
     fn next(&self, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
+        if !self.backends.iter().any(|backend| usable(backend)) {
+            return None;
+        }
         let length = self.schedule.len();
         let start = self.cursor.fetch_add(1, Ordering::Relaxed);
-        (0..length)
-            .map(|i| usize::from(self.schedule[(start.wrapping_add(i)) % length]))
-            .find(|position| usable(&self.backends[*position]))
+        let at = |i| usize::from(self.schedule[start.wrapping_add(i) % length]);
+        let passed = (0..length).find(|i| usable(&self.backends[at(*i)]))?;
+        if passed > 0 {
+            // The turns that were passed over are over, or whoever comes next would have them all.
+            self.cursor.fetch_add(passed, Ordering::Relaxed);
+        }
+        Some(at(passed))
     }
 
     fn random(&self, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
@@ -80,12 +97,16 @@ impl Set {
         })
     }
 
-    /// The power of two choices (Mitzenmacher, 2001).
-    fn better_of_two(&self, usable: impl Fn(&Backend) -> bool, cost: impl Fn(&Backend) -> f64) -> Option<usize> {
+    /// The power of two choices (Mitzenmacher, 2001): the first is taken unless the second is better.
+    fn better_of_two(
+        &self,
+        usable: impl Fn(&Backend) -> bool,
+        better: impl Fn(&Backend, &Backend) -> bool,
+    ) -> Option<usize> {
         let first = self.random(&usable)?;
         let second = self.random(|backend| usable(backend) && backend.id != self.backends[first].id);
         Some(match second {
-            Some(second) if cost(&self.backends[second]) < cost(&self.backends[first]) => second,
+            Some(second) if better(&self.backends[first], &self.backends[second]) => second,
             _ => first,
         })
     }
@@ -155,17 +176,48 @@ mod tests {
         BalanceConfig::Hash(super::super::config::HashSource::Client)
     }
 
+    fn tried(ids: &[usize]) -> Tried {
+        Tried { ids: ids.into(), any: true }
+    }
+
+    fn none() -> Tried {
+        Tried::default()
+    }
+
     #[test]
     fn round_robin_is_smooth() {
         let set = set(&[5, 1, 1]);
-        let order: Vec<usize> = (0..7).map(|_| set.choose(&BalanceConfig::RoundRobin, None, &[]).unwrap().id).collect();
+        let order: Vec<usize> =
+            (0..7).map(|_| set.choose(&BalanceConfig::RoundRobin, None, &none()).unwrap().id).collect();
         assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn round_robin_passes_over_the_unusable_and_takes_no_turn_for_a_retry() {
+        let set = set(&[1, 1, 1]);
+        let turns = |retry: bool| -> Vec<usize> {
+            let turn = |_| {
+                let first = set.choose(&BalanceConfig::RoundRobin, None, &none()).unwrap().id;
+                if retry {
+                    let second = set.choose(&BalanceConfig::RoundRobin, None, &tried(&[first])).unwrap().id;
+                    assert_ne!(first, second);
+                }
+                first
+            };
+            (0..6).map(turn).collect()
+        };
+        assert_eq!(turns(true), [0, 1, 2, 0, 1, 2]);
+        set.backends[0].set_health(Health::Unhealthy);
+        assert_eq!(turns(false), [1, 2, 1, 2, 1, 2]);
+        // Nobody is healthy: those whose health is unknown take turns.
+        set.backends.iter().for_each(|backend| backend.set_health(Health::Unknown));
+        assert_eq!(turns(false), [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
     fn random_keeps_to_the_weights() {
         let set = set(&[3, 1]);
-        let first = (0..10_000).filter(|_| set.choose(&BalanceConfig::Random, None, &[]).unwrap().id == 0).count();
+        let first = (0..10_000).filter(|_| set.choose(&BalanceConfig::Random, None, &none()).unwrap().id == 0).count();
         assert!((7_000..8_000).contains(&first), "{first}");
     }
 
@@ -174,8 +226,21 @@ mod tests {
         let set = set(&[1, 1]);
         set.backends[0].begin();
         for _ in 0..50 {
-            assert_eq!(set.choose(&BalanceConfig::LeastRequest, None, &[]).unwrap().id, 1);
+            assert_eq!(set.choose(&BalanceConfig::LeastRequest, None, &none()).unwrap().id, 1);
         }
+    }
+
+    #[test]
+    fn the_least_loaded_for_its_weight_is_taken() {
+        let set = set(&[3, 1]);
+        let choose = || set.choose(&BalanceConfig::LeastRequest, None, &none()).unwrap().id;
+        let heavier = (0..10_000).filter(|_| choose() == 0).count();
+        assert!((7_000..8_000).contains(&heavier), "idle servers share by weight: {heavier}");
+        (0..3).for_each(|_| set.backends[0].begin());
+        assert!((0..50).all(|_| choose() == 1), "three of weight 3 are as many as one of weight 1");
+        set.backends[1].begin();
+        set.backends[1].begin();
+        assert!((0..50).all(|_| choose() == 0));
     }
 
     #[test]
@@ -183,8 +248,8 @@ mod tests {
         let (four, five) = (set(&[1; 4]), set(&[1; 5]));
         let moved = (0..10_000u64)
             .filter(|key| {
-                let before = four.choose(&hash(), Some(mix(*key)), &[]).unwrap().id;
-                let after = five.choose(&hash(), Some(mix(*key)), &[]).unwrap().id;
+                let before = four.choose(&hash(), Some(mix(*key)), &none()).unwrap().id;
+                let after = five.choose(&hash(), Some(mix(*key)), &none()).unwrap().id;
                 assert!(before == after || after == 4);
                 before != after
             })
@@ -198,15 +263,15 @@ mod tests {
             let set = set(&[1, 1, 1]);
             set.backends[0].set_health(Health::Unhealthy);
             for key in 0..50 {
-                assert_eq!(set.choose(&balance, Some(mix(key)), &[1]).unwrap().id, 2);
-                assert_ne!(set.choose(&balance, Some(mix(key)), &[1, 2]).unwrap().id, 0);
+                assert_eq!(set.choose(&balance, Some(mix(key)), &tried(&[1])).unwrap().id, 2);
+                assert_ne!(set.choose(&balance, Some(mix(key)), &tried(&[1, 2])).unwrap().id, 0);
             }
             set.backends[1].set_health(Health::Unknown);
-            assert_eq!(set.choose(&balance, Some(1), &[]).unwrap().id, 2);
+            assert_eq!(set.choose(&balance, Some(1), &none()).unwrap().id, 2);
             set.backends[2].drain(true);
-            assert_eq!(set.choose(&balance, Some(1), &[]).unwrap().id, 1);
+            assert_eq!(set.choose(&balance, Some(1), &none()).unwrap().id, 1);
             set.backends[1].set_health(Health::Unhealthy);
-            assert!(set.choose(&balance, Some(1), &[]).is_none());
+            assert!(set.choose(&balance, Some(1), &none()).is_none());
         }
     }
 }

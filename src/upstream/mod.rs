@@ -5,20 +5,21 @@
 //! users = ["127.0.0.1:8081"]                       # short form: just addresses
 //!
 //! [upstream.payments]
-//! servers  = ["10.0.0.1:80", { address = "10.0.0.2:80", weight = 2 }, "payments.internal:80"]
+//! servers  = ["10.0.0.1:443", { address = "10.0.0.2:443", weight = 2 }, { address = "payments.internal:443", drain = true }]
 //! balance  = "least_request"                       # round_robin, random, peak_ewma, { hash = "cookie:session" }
-//! health   = { path = "/healthz", interval = "5s", timeout = "1s", healthy = 1, unhealthy = 3 }
+//! health   = { path = "/healthz", host = "payments.internal", interval = "5s", timeout = "1s", healthy = 1, unhealthy = 3, expect = [200, 204] }
 //! timeouts = { connect = "1s", first_byte = "10s", idle = "60s", total = "30s" }
 //! retry    = { attempts = 1, on = ["connect", "503"], budget = "20%" }
 //! protocol = "h1"                                  # h2 over TLS, h2c without
 //! forwarded = "x-forwarded"                        # "forwarded" (RFC 7239), "both", "none"
+//! keepalive = { idle = "50s" }                     # how long a connection without requests is kept
 //! tls      = { sni = "payments.internal", ca = "ca.pem", cert = "client.pem", key = "client.key" }
 //! ```
 //!
 //! A name is resolved in the background and again when its records expire; until then the pool has no server for
 //! it, and nothing waits. With `health` a server starts as unknown, and an unknown server is asked only while none
-//! is known to be healthy. Certificates of TLS servers are always verified, unless `insecure_skip_verify = true`
-//! says otherwise.
+//! is known to be healthy. A server with `drain` gets no requests. Certificates of TLS servers are always verified,
+//! unless `insecure_skip_verify = true` says otherwise.
 //!
 //! A drained server gets no new requests, and those under way end. Draining goes by the address or by the text in the
 //! file; a name stands for all that it is resolved to, now and later.
@@ -91,7 +92,11 @@ pub struct Pick {
 
 /// The servers that a request was tried at.
 #[derive(Default)]
-pub struct Tried(smallvec::SmallVec<[usize; 4]>);
+pub struct Tried {
+    ids: smallvec::SmallVec<[usize; 4]>,
+    /// Whether there was any, even a forgotten one.
+    any: bool,
+}
 
 impl Pool {
     /// Compiles `[upstream.NAME]`; `None` after every mistake in it was reported.
@@ -175,7 +180,7 @@ impl Pool {
 
     /// Takes a server for a request. `None` when none is usable.
     pub fn pick(&self, key: Option<u64>, tried: &Tried) -> Option<Pick> {
-        let backend = self.set.load().choose(&self.config.balance, key, &tried.0)?;
+        let backend = self.set.load().choose(&self.config.balance, key, tried)?;
         backend.begin();
         Some(Pick { backend })
     }
@@ -305,12 +310,13 @@ impl Drop for Pick {
 impl Tried {
     /// Adds a server.
     pub fn add(&mut self, pick: &Pick) {
-        self.0.push(pick.backend.id);
+        self.ids.push(pick.backend.id);
+        self.any = true;
     }
 
-    /// Forgets them all.
+    /// Forgets them all, so that they may be asked again.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.ids.clear();
     }
 }
 

@@ -12,6 +12,8 @@ use super::config::{RetryConfig, RetryOn};
 pub enum Failure {
     /// No connection: nothing was sent.
     Connect,
+    /// No connection in time: nothing was sent either.
+    ConnectTimeout,
     /// The connection broke.
     Reset,
     /// Nothing came in time.
@@ -48,9 +50,9 @@ impl Policy {
     /// Whether a failure is one that is tried again.
     pub fn allows(&self, failure: Failure) -> bool {
         self.on.iter().any(|on| match (on, failure) {
-            (RetryOn::Connect, Failure::Connect)
+            (RetryOn::Connect, Failure::Connect | Failure::ConnectTimeout)
             | (RetryOn::Reset, Failure::Reset)
-            | (RetryOn::Timeout, Failure::Timeout)
+            | (RetryOn::Timeout, Failure::Timeout | Failure::ConnectTimeout)
             | (RetryOn::S500, Failure::Status(500))
             | (RetryOn::S502, Failure::Status(502))
             | (RetryOn::S503, Failure::Status(503))
@@ -104,5 +106,15 @@ mod tests {
         assert!(policy.allows(Failure::Connect) && policy.allows(Failure::Status(503)));
         assert!(!policy.allows(Failure::Reset) && !policy.allows(Failure::Status(500)));
         assert!(Policy { attempts: 1, on: vec![RetryOn::Any5xx] }.allows(Failure::Status(599)));
+    }
+
+    #[test]
+    fn a_connection_that_was_not_made_in_time_is_of_both_kinds() {
+        let allows = |on, failure| Policy { attempts: 1, on: vec![on] }.allows(failure);
+        for on in [RetryOn::Connect, RetryOn::Timeout] {
+            assert!(allows(on, Failure::ConnectTimeout));
+        }
+        assert!(!allows(RetryOn::Reset, Failure::ConnectTimeout));
+        assert!(!allows(RetryOn::Connect, Failure::Timeout));
     }
 }

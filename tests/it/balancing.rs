@@ -86,6 +86,18 @@ fn least_request_gives_a_heavier_server_more_at_once() {
 }
 
 #[test]
+fn least_request_keeps_to_the_weights_where_nobody_is_busy() {
+    let (a, b) = (Origin::saying("a"), Origin::saying("b"));
+    let pool = "servers = [{ address = \"@a\", weight = 3 }, \"@b\"]\nbalance = \"least_request\"";
+    let gw = pool_of(&a, &b, pool).start();
+    let mut client = gw.connect();
+    for _ in 0..400 {
+        client.get("/").send().expect(200);
+    }
+    assert!((240..360).contains(&a.requests().len()), "{:?}", counts(&a, &b));
+}
+
+#[test]
 fn peak_ewma_avoids_a_slow_server() {
     let (slow, fast) = (Origin::answering(|_| answer(200).after(Duration::from_millis(200))), Origin::saying("fast"));
     let gw = pool_of(&slow, &fast, "servers = [\"@a\", \"@b\"]\nbalance = \"peak_ewma\"").start();

@@ -127,6 +127,64 @@ fn the_gateway_answers_and_redirects_itself() {
 }
 
 #[test]
+fn a_redirect_cannot_be_led_elsewhere() {
+    let gw = gateway()
+        .config(
+            r#"
+            [[route]]
+            match = "/search"
+            redirect = { to = "https://{host}/find/{header.x-lang}?q={query.q}&back={path}#{query.at}" }
+            [[route]]
+            match = "/next"
+            redirect = { to = "{query.to}" }
+            [[route]]
+            match = "/slashes"
+            redirect = { to = "/{query.a}/{query.b}" }
+            [[route]]
+            match = "/moved/{first}/**"
+            redirect = { to = "{path.first}/{**}" }
+            [[route]]
+            match = "/doubled/**"
+            redirect = { to = "/{path}" }
+            [[route]]
+            match = "/tenant/{tenant}/**"
+            redirect = { to = "https://{path.tenant}.example.com{path}?id={path.tenant}" }
+            [[route]]
+            match = "/at/{tenant}"
+            redirect = { to = "https://{query.host}/{path.tenant}" }
+            "#,
+        )
+        .start();
+    let to = |target: &str| {
+        let response = gw.get(target).host("shop.test:80").header("x-lang", "a/b?c#d\\e@f").send();
+        let location = response.headers.first("location").unwrap_or("").to_owned();
+        (response.status, location)
+    };
+    for (target, location) in [
+        (
+            "/search?q=a%26b+%c3%a9&at=%22",
+            "https://shop.test/find/a%2Fb%3Fc%23d%5Ce%40f?q=a%26b%20%C3%A9&back=%2Fsearch#%22",
+        ),
+        ("/next?to=https://evil.test/x", "https%3A%2F%2Fevil.test%2Fx"),
+        ("/next?to=//evil.test", "%2F%2Fevil.test"),
+        ("/slashes?a=x&b=y", "/x/y"),
+        ("/slashes?b=evil.test", "/evil.test"),
+        ("/moved/7%20x/a:b", "7%20x/a:b"),
+        ("/moved/javascript:alert(1)/x", "javascript%3Aalert(1)/x"),
+        ("/doubled/evil.test", "/doubled/evil.test"),
+        ("/tenant/a/x", "https://a.example.com/tenant/a/x?id=a"),
+        ("/tenant/a:1@b%20&c/x", "https://a%3A1%40b%20%26c.example.com/tenant/a:1@b%20&c/x?id=a%3A1%40b%20%26c"),
+        ("/at/x?host=a.test", "https://a.test/x"),
+    ] {
+        assert_eq!(to(target), (308, location.to_owned()), "{target}");
+    }
+    // What would make another place of the text is refused.
+    for target in ["/at/evil.test", "/slashes?a=..&b=x"] {
+        assert_eq!(to(target), (400, String::new()), "{target}");
+    }
+}
+
+#[test]
 fn forwarded_is_written_where_a_server_wants_it() {
     let origin = Origin::saying("ok");
     let gw = gateway()

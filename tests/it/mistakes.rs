@@ -42,6 +42,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "[[route]]\nmatch = { path = \"/\", when = \"user == 1\" }\nupstream = \"o\"",
         &["`user` is not known", "`request`"],
     ),
+    (
+        "[[route]]\nmatch = { path = \"/\", when = \"'a' in request.hedaers\" }\nupstream = \"o\"",
+        &["`request` has no `hedaers`", "did you mean `headers`?"],
+    ),
     ("[[route]]\nmatch = { path = \"/\", when = \"1 + 1\" }\nupstream = \"o\"", &["a condition is true or false"]),
     ("[[route]]\nmatch = { pth = \"/\" }\nupstream = \"o\"", &["`pth` is not known here", "did you mean `path`?"]),
     ("[[route]]\nmatch = 1\nupstream = \"o\"", &["expected a match", "found the number 1"]),
@@ -60,6 +64,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[[route]]\nmatch = \"/{x:[a-m]+}\"\nupstream = \"o\"\n[[route]]\nmatch = \"/{x:[m-z]+}\"\nupstream = \"o\"",
         &["two routes take GET /m"],
+    ),
+    (
+        "[[route]]\nmatch = { path = \"/a\", when = 'request.host == \"a\"' }\nupstream = \"o\"\n[[route]]\nmatch = { path = \"/a\", when = 'request.host == \"b\"' }\nupstream = \"o\"",
+        &["two routes take GET /a", "two `when` are never told apart", "one with no `when` takes the rest"],
     ),
     (
         "[[route]]\nname = \"a\"\nmatch = \"/a\"\nupstream = \"o\"\n[[route]]\nname = \"a\"\nmatch = \"/b\"\nupstream = \"o\"",
@@ -137,6 +145,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["cannot read certificates", "cannot read a private key"],
     ),
     (
+        "[listen.x]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [], client_auth = \"optional\" }",
+        &["`client_auth` says nothing without a `client_ca`", "add `client_ca`", ":7:42"],
+    ),
+    (
         "[listen.x]\naddress = \"127.0.0.1:0\"\nclient_ip = { header = \"X-Real-IP\", trust = [] }",
         &["`X-Forwarded-For` or `Forwarded`"],
     ),
@@ -169,6 +181,15 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[auth.x]\njwt = {}", &["`auth` is not available in this version"]),
     ("[route]\nmatch = \"/\"", &["`route` is a list: write [[route]]"]),
     ("include = \"x\"", &["include"]),
+    (
+        "[listen.x]\naddress = \"127.0.0.1:0\"\ninclude = [\"apis/*.toml\"]",
+        &["`include` stands in a table", "above the first [table]", ":7:1", "1 error"],
+    ),
+    ("\ninclude = [\"apis/*.toml\"]", &["`include` stands in a table", "1 error"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\n[route.response]\ninclude = [\"a.toml\"]",
+        &["`include` stands in a table", "1 error"],
+    ),
     ("[[route]]\nmatch = \"/\nupstream = \"o\"", &["not valid TOML"]),
     ("[[route]]\nmatch = \"/\"\nmatch = \"/\"\nupstream = \"o\"", &["not valid TOML", "duplicate key"]),
 ];

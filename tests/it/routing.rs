@@ -57,6 +57,20 @@ fn the_most_specific_route_wins_wherever_it_stands() {
 }
 
 #[test]
+fn a_condition_may_look_at_every_field() {
+    let gw = gateway()
+        .config("[[route]]\nmatch = \"/**\"\nrespond = { body = \"no\" }")
+        .config("[[route]]\nmatch = { path = \"/any\", when = 'request.query.exists(k, k.startsWith(\"x-\"))' }")
+        .config("respond = { body = \"yes\" }")
+        .config("[[route]]\nmatch = { path = \"/all\", when = 'request.query.all(k, request.query[k] != \"\")' }")
+        .config("respond = { body = \"yes\" }")
+        .start();
+    for (target, answer) in [("/any?x-a", "yes"), ("/any?a=x-a", "no"), ("/all?a=1&b=2", "yes"), ("/all?a=1&b", "no")] {
+        gw.get(target).send().expect(200).says(answer);
+    }
+}
+
+#[test]
 fn what_is_not_there_is_a_problem_document() {
     let origin = named("o");
     let gw = gateway()

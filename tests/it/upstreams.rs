@@ -53,6 +53,29 @@ fn a_refused_connection_is_tried_elsewhere() {
 }
 
 #[test]
+fn a_retry_leaves_the_turns_as_they_are() {
+    let (a, b) = (Origin::saying("a"), Origin::saying("b"));
+    let gw = gateway()
+        .set("dead", refused_address())
+        .origin("a", &a)
+        .origin("b", &b)
+        .config("[upstream]\ntwo = { servers = [\"@dead\", \"@a\"], retry = { budget = \"100%\" } }")
+        .config("three = { servers = [\"@dead\", \"@a\", \"@b\"], retry = { budget = \"100%\" } }")
+        .config("[[route]]\nmatch = \"/two\"\nupstream = \"two\"\n[[route]]\nmatch = \"/three\"\nupstream = \"three\"")
+        .start();
+    for _ in 0..20 {
+        gw.get("/two").send().expect(200);
+    }
+    for _ in 0..21 {
+        gw.get("/three").send().expect(200);
+    }
+    let lines = gw.logged_lines(41);
+    let at_once = |path: &str| lines.iter().filter(|line| line["path"] == path && line["attempts"] == 1).count();
+    assert_eq!((at_once("/two"), at_once("/three")), (10, 14));
+    assert!(b.requests().len() >= 7, "{}", b.requests().len());
+}
+
+#[test]
 fn an_answer_may_be_worth_another_try_and_a_sent_body_never_is() {
     let (bad, good) = (Origin::answering(|_| answer(503).body("no")), Origin::saying("ok"));
     let gw = gateway()
