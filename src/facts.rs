@@ -88,7 +88,7 @@ pub struct Timeouts {
     pub head: Duration,
     /// Waiting for a request.
     pub idle: Duration,
-    /// One read of a request body.
+    /// One read of a request body, and one write of an answer.
     pub body: Duration,
     /// One read of a WebSocket or of a stream of events.
     pub stream_idle: Duration,

@@ -200,7 +200,7 @@ impl ProxyHttp for Proxy {
 
     fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, e: Box<Error>) -> Box<Error> {
         let failure = match e.etype() {
-            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::Timeout,
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
             _ => Failure::Connect,
         };
         forward::failed(session, ctx, e, failure, false)

@@ -151,6 +151,6 @@ fn may_retry(method: &Method, untouched: bool, ctx: &Ctx, failure: Failure, reus
         return idempotent && facts.attempts < 8;
     }
     let policy = pool.retry();
-    let safe = idempotent || failure == Failure::Connect;
+    let safe = idempotent || matches!(failure, Failure::Connect | Failure::ConnectTimeout);
     safe && facts.attempts <= policy.attempts && policy.allows(failure) && pool.budget().withdraw()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::balance::mix;
+use super::balance::hash;
 use super::config::{Address, ServerConfig};
 use super::h1::Target;
 
@@ -75,13 +75,10 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 impl Backend {
     pub(super) fn new(id: usize, weight: u16, name: &Address, peer: HttpPeer, health: Health) -> Self {
         let name: Arc<str> = name.to_string().into();
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Self {
             id,
             weight,
-            hash: mix(hash),
+            hash: hash(name.as_bytes()),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             written: name.clone(),
             name,
@@ -168,9 +165,10 @@ impl Backend {
         (self.active.load(Ordering::Relaxed) as f64 + 1.0) / f64::from(self.weight)
     }
 
-    /// The peak latency times the load.
+    /// The peak latency times the requests that would share it. Between idle servers weights play no part: they
+    /// decide which two are compared.
     pub(super) fn cost(&self) -> f64 {
-        self.latency(self.born.elapsed()) * self.load()
+        self.latency(self.born.elapsed()) * (1.0 + self.busy())
     }
 
     /// The peak latency, as it has faded by a time since the backend came to be.

@@ -50,7 +50,7 @@ use pingora_http::RequestHeader;
 use tokio::task::JoinHandle;
 
 use crate::build::Build;
-use balance::Set;
+use balance::{Set, hash};
 use config::{Address, BalanceConfig, HashSource};
 
 use backend::Drains;
@@ -104,7 +104,7 @@ impl Pool {
         let before = build.errors();
         let config = config.0.clone();
         check(&config, build);
-        let template = peer::Template::compile(name, &config, build);
+        let template = peer::Template::compile(&config, build);
         if build.errors() > before {
             return None;
         }
@@ -155,11 +155,6 @@ impl Pool {
     /// What the pool's hash is taken of in this request, if it has one.
     pub fn key(&self, request: &RequestHeader, client: IpAddr) -> Option<u64> {
         let BalanceConfig::Hash(source) = &self.config.balance else { return None };
-        let hash = |bytes: &[u8]| {
-            balance::mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-            }))
-        };
         match source {
             HashSource::Header(name) => request.headers.get(name).map(|value| hash(value.as_bytes())),
             HashSource::Cookie(name) => request

@@ -1,6 +1,7 @@
 //! How a pool's servers are connected to: one template, from which every server gets its peer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pingora_core::protocols::ALPN;
@@ -19,13 +20,15 @@ pub(super) struct Template {
     tls: bool,
     sni: Option<String>,
     client: Option<Arc<CertKey>>,
-    /// Keeps connections from being shared with pools that trust others.
+    /// Keeps connections from being shared with pools that trust others: every compiled pool has its own.
     group: u64,
     options: PeerOptions,
 }
 
+static GROUPS: AtomicU64 = AtomicU64::new(0);
+
 impl Template {
-    pub fn compile(name: &str, config: &Long, build: &mut Build<'_>) -> Option<Self> {
+    pub fn compile(config: &Long, build: &mut Build<'_>) -> Option<Self> {
         let mut options = PeerOptions::new();
         options.connection_timeout = Some(config.timeouts.connect.into());
         options.total_connection_timeout = Some(config.timeouts.connect.into());
@@ -38,9 +41,7 @@ impl Template {
             Protocol::H1 => ALPN::H1,
             Protocol::H2 | Protocol::H2c => ALPN::H2,
         };
-        let group = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let group = GROUPS.fetch_add(1, Ordering::Relaxed);
         let mut template = Self { tls: config.tls.is_some(), sni: None, client: None, group, options };
         match (config.protocol, &config.tls) {
             (Protocol::H2, None) => {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::{Answer, Authority, H2Answer, H2Origin, Origin, answer, eventually, gateway, refused_address};
+use crate::harness::{
+    Answer, Authority, H2Answer, H2Origin, Origin, answer, eventually, full_address, gateway, refused_address,
+};
 
 const ROUTE: &str = "[[route]]\nmatch = \"/**\"\nupstream = \"o\"";
 
@@ -184,4 +186,20 @@ fn http2_to_a_server_and_grpc_through_it() {
     assert_eq!(answer.trailers.first("grpc-status"), Some("0"));
     client.grpc("/nowhere", b"ping").send().grpc_error(12);
     client.grpc("/lost", b"ping").send().grpc_error(14);
+}
+
+#[test]
+fn a_server_that_takes_no_connection_in_time_is_passed_over() {
+    let origin = Origin::saying("ok");
+    let (full, _held) = full_address();
+    let gw = gateway()
+        .set("full", full)
+        .origin("a", &origin)
+        .config("[upstream.o]\nservers = [\"@full\", \"@a\"]\ntimeouts = { connect = \"200ms\" }")
+        .config(ROUTE)
+        .start();
+    for _ in 0..4 {
+        gw.post("/").body("x").send().expect(200);
+    }
+    assert_eq!(origin.requests().len(), 4);
 }

@@ -212,7 +212,7 @@ impl Direct {
                     Err(error) => {
                         let late = error.kind() == io::ErrorKind::TimedOut;
                         explain(ctx, "connecting", &error);
-                        let failure = if late { Failure::Timeout } else { Failure::Connect };
+                        let failure = if late { Failure::ConnectTimeout } else { Failure::Connect };
                         if forward::broke(method, true, ctx, failure, false) {
                             continue;
                         }
