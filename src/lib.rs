@@ -16,7 +16,7 @@
 //!
 //! # The import rule
 //!
-//! Modules import to the left only: `types`, `http1`, `deadline` → `reply`, `telemetry` → `facts` → `build` →
+//! Modules import to the left only: `types`, `http1`, `deadline` → `reply`, `telemetry` → `facts` → `keep` → `build` →
 //! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
 //! `tests/it/architecture.rs` holds it.
 
@@ -28,6 +28,8 @@ pub mod reply;
 pub mod telemetry;
 
 pub mod facts;
+
+pub mod keep;
 
 pub mod build;
 

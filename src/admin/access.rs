@@ -39,6 +39,11 @@ impl Access {
         Self { tcp: None, token }
     }
 
+    /// The token, for who asks on the operator's behalf.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_ref().map(SecretText::expose)
+    }
+
     /// Refuses a request for a host that is not here.
     pub(super) fn check_host(&self, headers: &HeaderMap) -> Result<(), Reply> {
         let Some(name) = &self.tcp else { return Ok(()) };

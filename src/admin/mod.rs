@@ -10,7 +10,9 @@
 //! `GET /upstreams`, `GET /upstreams/NAME` and `GET /routes` show what is there, and `PUT` or `DELETE` of
 //! `/upstreams/NAME/servers/ADDRESS/drain` starts or ends the draining of a server.
 //!
-//! Every request sees the configuration of its moment. What is drained here lasts as long as that configuration; the
+//! `POST /reload` loads the configuration again and answers with a receipt, or with 422 and every mistake.
+//!
+//! Every request sees the configuration of its moment. What is drained here lasts until its upstream is configured anew; the
 //! file's `drain` is what lasts longer.
 
 mod access;
@@ -46,12 +48,27 @@ pub struct Admin {
     gateway: Arc<ArcSwap<Gateway>>,
     draining: Arc<AtomicBool>,
     access: Access,
+    control: Arc<dyn Control>,
+}
+
+/// What can be done to the gateway as a whole.
+pub trait Control: Send + Sync {
+    /// Loads the configuration again; gives the receipt as JSON, or every mistake in words.
+    ///
+    /// # Errors
+    /// The configuration cannot be used; then nothing has changed.
+    fn reload(&self) -> Result<Vec<u8>, String>;
 }
 
 impl Admin {
     /// An interface to the gateway that is current when it is asked, and that says so while `draining` is set.
-    pub fn new(gateway: Arc<ArcSwap<Gateway>>, draining: Arc<AtomicBool>, access: Access) -> Self {
-        Self { gateway, draining, access }
+    pub fn new(
+        gateway: Arc<ArcSwap<Gateway>>,
+        draining: Arc<AtomicBool>,
+        access: Access,
+        control: Arc<dyn Control>,
+    ) -> Self {
+        Self { gateway, draining, access, control }
     }
 
     async fn reply(&self, session: &mut ServerSession) -> Result<Reply, Reply> {
@@ -62,7 +79,24 @@ impl Admin {
         if !["/health", "/ready"].contains(&path) {
             self.access.check_token(&request.headers)?;
         }
-        self.answer(request, path)
+        match path {
+            "/reload" => self.reload(request).await,
+            _ => self.answer(request, path),
+        }
+    }
+
+    async fn reload(&self, request: &RequestHeader) -> Result<Reply, Reply> {
+        if request.method != Method::POST {
+            return Err(Reply::method_not_allowed("a reload is begun by POST").allow("POST"));
+        }
+        let control = self.control.clone();
+        let mistakes = match tokio::task::spawn_blocking(move || control.reload()).await {
+            Ok(Ok(receipt)) => return Ok(json(StatusCode::OK, receipt)),
+            Ok(Err(mistakes)) => mistakes,
+            Err(error) => return Err(Reply::internal("the reload failed").because(error.to_string())),
+        };
+        let title = "The configuration cannot be used";
+        Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "configuration", title, mistakes))
     }
 
     fn answer(&self, request: &RequestHeader, path: &str) -> Result<Reply, Reply> {
@@ -120,9 +154,13 @@ fn get(request: &RequestHeader, body: impl FnOnce() -> (StatusCode, Vec<u8>)) ->
         return Err(Reply::method_not_allowed("this can be read only").allow("GET, HEAD"));
     }
     let (status, body) = body();
+    Ok(json(status, body))
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Reply {
     let mut reply = Reply::new(status).with(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply.body = Bytes::from(body);
-    Ok(reply)
+    reply
 }
 
 fn not_found(detail: String) -> Reply {

@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::keep::Fingerprint;
 use crate::types::{Secret, SecretText};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
@@ -136,6 +137,45 @@ impl<'t> Build<'t> {
     pub fn path(&self, path: &Path) -> PathBuf {
         let file = Path::new(self.sources.name(self.node().place.file));
         file.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// What a part of the configuration says, with the contents of the files that `files` name in it.
+    pub fn fingerprint(&self, node: &Node, files: &[&str]) -> Fingerprint {
+        let mut bytes = Vec::new();
+        self.print(node, "", files, &mut bytes);
+        Fingerprint(bytes)
+    }
+
+    fn print(&self, node: &Node, key: &str, files: &[&str], out: &mut Vec<u8>) {
+        let mut piece = |tag: u8, bytes: &[u8]| {
+            out.push(tag);
+            out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            out.extend_from_slice(bytes);
+        };
+        match &node.value {
+            Value::String(text) => {
+                piece(b's', text.as_bytes());
+                if files.contains(&key) {
+                    piece(b'f', &std::fs::read(self.path(Path::new(text))).unwrap_or_default());
+                }
+            }
+            Value::Integer(number) => piece(b'i', &number.to_le_bytes()),
+            Value::Float(number) => piece(b'd', &number.to_le_bytes()),
+            Value::Boolean(value) => piece(b'b', &[u8::from(*value)]),
+            Value::Datetime(text) => piece(b't', text.as_bytes()),
+            Value::Array(items) => {
+                piece(b'[', &(items.len() as u64).to_le_bytes());
+                items.iter().for_each(|item| self.print(item, key, files, out));
+            }
+            Value::Table(table) => {
+                piece(b'{', &(table.len() as u64).to_le_bytes());
+                for (name, entry) in table {
+                    out.extend_from_slice(name.as_bytes());
+                    out.push(0);
+                    self.print(&entry.node, name, files, out);
+                }
+            }
+        }
     }
 
     /// Reads a text file that the configuration names; reports one that cannot be read.

@@ -11,6 +11,7 @@ use pingora_core::protocols::http::ServerSession;
 use super::{compile, run};
 use crate::config::Loaded;
 use crate::facts::Connection;
+use crate::keep::{Fingerprint, Kept};
 use crate::server::listener::ListenerSpec;
 use crate::server::{self, Edge, Refused};
 
@@ -25,8 +26,8 @@ pub(super) fn run() -> Result<(), String> {
     let mut services = Vec::new();
     for (name, port) in SERVICES {
         let address = server::listener::Address::Inet(([127, 0, 0, 1], port).into());
-        let bound = server::bind(&[ListenerSpec::plain(name, address)], 1)
-            .map_err(|errors| format!("error: {}", errors.join("\n")))?;
+        let spec = Kept::or_make(None, Fingerprint::default(), || Some(ListenerSpec::plain(name, address)));
+        let bound = server::bind(spec.as_slice(), 1).map_err(|errors| format!("error: {}", errors.join("\n")))?;
         let started = bound
             .run(move || (HttpServer::new_app(Service { name }), None), Arc::new(NoEdge))
             .map_err(|error| format!("error: cannot start the service {name}: {error}"))?;
@@ -52,7 +53,7 @@ pub(super) fn run() -> Result<(), String> {
     ]
     .map(str::to_owned)
     .into();
-    let result = run::run(plan, &notes);
+    let result = run::run(plan, None, &notes);
     services.into_iter().for_each(|service| service.drain(Duration::ZERO));
     result
 }

@@ -2,6 +2,7 @@
 
 mod demo;
 mod logger;
+mod reload;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand};
 use crate::build::Diagnostics;
 use crate::config;
 use crate::gateway::Gateway;
+use crate::keep::{Fingerprint, Kept};
 use crate::server::listener::{self, AdminSpec, ListenerSpec};
 use run::Settings;
 
@@ -28,13 +30,19 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway. SIGTERM lets requests under way end, SIGINT stops at once.
+    /// Run the gateway. SIGHUP reloads, SIGTERM drains and stops, SIGINT stops at once.
     Run {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
         config: PathBuf,
     },
-    /// Look a configuration over and print every mistake in it; exits with 1 if there is one.
+    /// Have the running gateway load its configuration again; exits with 1 if that is wrong.
+    Reload {
+        /// The configuration file, which says where the gateway's admin interface is
+        #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
+        config: PathBuf,
+    },
+    /// Look a configuration over and print every mistake; exits with 1 if there is one.
     Check {
         /// The configuration file
         #[arg(value_name = "FILE")]
@@ -47,9 +55,18 @@ enum Command {
 /// Everything that a configuration says, compiled.
 struct Plan {
     gateway: Gateway,
-    listeners: Vec<ListenerSpec>,
+    listeners: Vec<Kept<ListenerSpec>>,
     admin: Option<AdminSpec>,
     settings: Settings,
+    /// `[server]` and `[admin]`, which hold for as long as the process lives.
+    fixed: [Fingerprint; 2],
+}
+
+/// What runs, for what of it can be kept.
+#[derive(Default)]
+struct Previous<'p> {
+    gateway: Option<&'p Gateway>,
+    listeners: &'p [Kept<ListenerSpec>],
 }
 
 /// Runs the command that the arguments name.
@@ -59,7 +76,8 @@ pub fn main() -> ExitCode {
     // Before Pingora installs another.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match arguments.command {
-        Command::Run { config } => load(&config).and_then(|plan| run::run(plan, &[])),
+        Command::Run { config } => load(&config).and_then(|plan| run::run(plan, Some(config), &[])),
+        Command::Reload { config } => reload::ask(&config),
         Command::Check { file } => check(&file),
         Command::Demo => demo::run(),
     };
@@ -98,15 +116,22 @@ fn load(file: &Path) -> Result<Plan, String> {
 }
 
 fn compile(loaded: &config::Loaded) -> (Option<Plan>, Diagnostics) {
+    compile_over(&Previous::default(), loaded)
+}
+
+fn compile_over(previous: &Previous<'_>, loaded: &config::Loaded) -> (Option<Plan>, Diagnostics) {
     let mut build = loaded.build();
-    let gateway = Gateway::compile(&mut build);
-    let listeners = listener::compile(&mut build);
+    let gateway = Gateway::compile(previous.gateway, &mut build);
+    let listeners = listener::compile(previous.listeners, &mut build);
     let admin = listener::compile_admin(&mut build);
     let settings = Settings::compile(&mut build);
+    let fixed = ["server", "admin"]
+        .map(|table| build.node().get(table).map(|node| build.fingerprint(node, &["file"])).unwrap_or_default());
     let diagnostics = build.diagnostics();
     if diagnostics.errors() > 0 {
         return (None, diagnostics);
     }
-    let plan = (|| Some(Plan { gateway: gateway?, listeners: listeners?, admin: admin?, settings: settings? }))();
+    let plan = || Some(Plan { gateway: gateway?, listeners: listeners?, admin: admin?, settings: settings?, fixed });
+    let plan = plan();
     (plan, diagnostics)
 }

@@ -1,17 +1,20 @@
 //! `portcullis run`: binds, starts, waits for a signal, drains.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora_core::apps::http_app::HttpServer;
 use pingora_core::server::configuration::ServerConf;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::reload::{Running, State};
 use super::{Plan, logger};
-use crate::admin::{Access, Admin};
+use crate::admin::{Access, Admin, Control};
 use crate::build::Build;
 use crate::facts::Connection;
 use crate::gateway::Gateway;
@@ -26,8 +29,8 @@ use crate::types::Timespan;
 pub(super) struct Settings {
     threads: Option<u16>,
     grace: Option<Timespan>,
-    level: Option<log::LevelFilter>,
-    access: AccessLogConfig,
+    pub(super) level: Option<log::LevelFilter>,
+    pub(super) access: AccessLogConfig,
 }
 
 #[derive(Deserialize, Default)]
@@ -109,9 +112,9 @@ impl Settings {
 
 const GRACE: Timespan = Timespan::from_secs(30);
 
-/// Runs the gateway until a signal ends it. `notes` are printed once it is ready.
-pub(super) fn run(plan: Plan, notes: &[String]) -> Result<(), String> {
-    let Plan { mut gateway, listeners, admin, settings } = plan;
+/// Runs the gateway until a signal ends it. `file` is what it loads again; `notes` are printed once it is ready.
+pub(super) fn run(plan: Plan, file: Option<PathBuf>, notes: &[String]) -> Result<(), String> {
+    let Plan { mut gateway, listeners, admin, settings, fixed } = plan;
     logger::set_level(settings.level);
     let threads = settings.threads.map(usize::from);
     let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -146,15 +149,23 @@ pub(super) fn run(plan: Plan, notes: &[String]) -> Result<(), String> {
     let draining = Arc::new(AtomicBool::new(false));
     let addresses: Vec<_> = bound.addresses().iter().chain(admin.addresses()).cloned().collect();
     let serve = || -> std::io::Result<_> {
-        let (gateway, seen, draining) = (current.clone(), current.clone(), draining.clone());
+        let gateway = current.clone();
         let proxies = move || (http_proxy(gateway.clone()), Some(Direct::new(gateway.clone())));
-        let server = bound.run(proxies, edge.clone())?;
+        let running = Arc::new(Running {
+            file,
+            current: current.clone(),
+            server: bound.run(proxies, edge.clone())?,
+            background: background.handle().clone(),
+            state: Mutex::new(State { generation: 1, listeners, access: settings.access.clone(), fixed }),
+        });
         let access = access.unwrap_or_else(|| Access::unix(None));
-        let app = move || HttpServer::new_app(Admin::new(seen.clone(), draining.clone(), access.clone()));
+        let (control, seen, draining) = (running.clone(), current.clone(), draining.clone());
+        let app =
+            move || HttpServer::new_app(Admin::new(seen.clone(), draining.clone(), access.clone(), control.clone()));
         let admin = admin.run(move || (app(), None), edge)?;
-        Ok((server, admin))
+        Ok((running, admin))
     };
-    let (server, admin) = serve().map_err(|error| format!("error: cannot start: {error}"))?;
+    let (running, admin) = serve().map_err(|error| format!("error: cannot start: {error}"))?;
     for (name, address) in addresses {
         eprintln!("listening name={name} address={address}");
     }
@@ -162,20 +173,29 @@ pub(super) fn run(plan: Plan, notes: &[String]) -> Result<(), String> {
     notes.iter().for_each(|note| println!("{note}"));
 
     let graceful = background.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+        let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals else {
             log::error!("signals cannot be received");
             return true;
         };
-        tokio::select! {
-            _ = terminate.recv() => true,
-            _ = interrupt.recv() => false,
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return true,
+                _ = interrupt.recv() => return false,
+                _ = hangup.recv() => {
+                    let running = running.clone();
+                    let reloaded = tokio::task::spawn_blocking(move || running.reload()).await;
+                    if let Ok(Err(mistakes)) = reloaded {
+                        log::error!("the configuration stays as it is:\n{mistakes}");
+                    }
+                }
+            }
         }
     });
     draining.store(true, Ordering::Relaxed);
     let grace = if graceful { settings.grace.unwrap_or(GRACE).into() } else { Duration::ZERO };
     log::info!("stopping, with {grace:?} for requests under way");
-    server.drain(grace);
+    running.server.drain(grace);
     admin.drain(Duration::ZERO);
     background.shutdown_background();
     Ok(())

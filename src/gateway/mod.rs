@@ -23,12 +23,13 @@ pub mod matcher;
 mod reply;
 mod when;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderName;
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
+use crate::keep::Kept;
 use crate::policy::{self, Chain, Scope};
 use crate::telemetry::access_log::AccessLog;
 use crate::upstream::{Pool, UpstreamConfig};
@@ -41,7 +42,7 @@ pub use reply::Canned;
 pub struct Gateway {
     matcher: Matcher,
     routes: Vec<Arc<Route>>,
-    pools: BTreeMap<String, Arc<Pool>>,
+    pools: BTreeMap<String, Kept<Pool>>,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
 }
@@ -67,11 +68,12 @@ pub enum Destination {
 }
 
 impl Gateway {
-    /// Compiles the routes, policies and pools of a configuration. `None` after every mistake was reported.
-    pub fn compile(build: &mut Build<'_>) -> Option<Self> {
+    /// Compiles the routes, policies and pools of a configuration. `None` after every mistake was reported. Pools
+    /// whose configuration is that of the `previous` gateway are the same pools.
+    pub fn compile(previous: Option<&Self>, build: &mut Build<'_>) -> Option<Self> {
         let before = build.errors();
         let root = build.node();
-        let pools = compile_pools(root, build);
+        let pools = compile_pools(previous, root, build);
         check_bundles(root, build);
         let mut compiler = Routes { root, pools: &pools, used: Vec::new(), names: HashMap::new() };
         let mut routes = Vec::new();
@@ -123,6 +125,25 @@ impl Gateway {
         &self.routes[index]
     }
 
+    /// What is not as it was in the `previous` gateway, in words.
+    pub fn changes(&self, previous: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        for (name, pool) in &self.pools {
+            match previous.pools.get(name) {
+                None => changes.push(format!("upstream {name} added")),
+                Some(before) if !before.is(pool) => changes.push(format!("upstream {name} changed")),
+                Some(_) => {}
+            }
+        }
+        let gone = previous.pools.keys().filter(|name| !self.pools.contains_key(*name));
+        changes.extend(gone.map(|name| format!("upstream {name} removed")));
+        let names = |gateway: &Self| gateway.routes.iter().map(|route| route.name.clone()).collect::<HashSet<_>>();
+        let (now, before) = (names(self), names(previous));
+        changes.extend(now.difference(&before).map(|name| format!("route {name} added")));
+        changes.extend(before.difference(&now).map(|name| format!("route {name} removed")));
+        changes
+    }
+
     /// How many routes there are.
     pub fn routes(&self) -> usize {
         self.routes.len()
@@ -130,22 +151,26 @@ impl Gateway {
 
     /// The pools by name.
     pub fn pools(&self) -> impl Iterator<Item = (&str, &Arc<Pool>)> {
-        self.pools.iter().map(|(name, pool)| (name.as_str(), pool))
+        self.pools.iter().map(|(name, pool)| (name.as_str(), &pool.thing))
     }
 }
 
-type Pools = BTreeMap<String, Option<Arc<Pool>>>;
+type Pools = BTreeMap<String, Option<Kept<Pool>>>;
 
 /// `None` stands for a pool with mistakes, so that routes to it are not reported as well.
-fn compile_pools(root: &Node, build: &mut Build<'_>) -> Pools {
+fn compile_pools(previous: Option<&Gateway>, root: &Node, build: &mut Build<'_>) -> Pools {
     let mut pools = Pools::new();
     for (name, entry) in root.get("upstream").and_then(Node::table).into_iter().flatten() {
         let pool = build.within_detached(&entry.node, |build| {
             check_name(name, build);
-            let config = build.deserialize::<UpstreamConfig>()?;
-            Pool::compile(name, &config, build)
+            let made_of = build.fingerprint(&entry.node, &["ca", "cert", "key"]);
+            let previous = previous.and_then(|previous| previous.pools.get(name));
+            Kept::or_make(previous, made_of, || {
+                let config = build.deserialize::<UpstreamConfig>()?;
+                Pool::compile(name, &config, build)
+            })
         });
-        pools.insert(name.clone(), pool.map(Arc::new));
+        pools.insert(name.clone(), pool);
     }
     pools
 }
@@ -280,7 +305,7 @@ impl Routes<'_> {
             (Some(name), None, None) => match self.pools.get(name) {
                 Some(pool) => {
                     self.used.push(name.clone());
-                    pool.clone().map(Destination::Upstream)
+                    pool.as_ref().map(|pool| Destination::Upstream(pool.thing.clone()))
                 }
                 None => {
                     build.unknown("upstream", "upstream", name, self.pools.keys().map(String::as_str));

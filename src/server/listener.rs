@@ -20,6 +20,7 @@ use super::tls::{self, TlsConfig};
 use crate::admin::Access;
 use crate::build::{Build, Node, Table};
 use crate::facts::{ClientIp, Limits, Listener, Timeouts};
+use crate::keep::Kept;
 use crate::types::{Cidr, Secret, SecretText, Size, Timespan};
 
 /// A listener as it is to be bound.
@@ -100,21 +101,26 @@ fn yes() -> bool {
     true
 }
 
-/// Compiles every `[listen.NAME]`; `None` after every mistake in them was reported.
-pub fn compile(build: &mut Build<'_>) -> Option<Vec<ListenerSpec>> {
+/// Compiles every `[listen.NAME]`; `None` after every mistake in them was reported. Listeners whose configuration is
+/// that of a `previous` one are the same.
+pub fn compile(previous: &[Kept<ListenerSpec>], build: &mut Build<'_>) -> Option<Vec<Kept<ListenerSpec>>> {
     let before = build.errors();
-    let mut specs: Vec<ListenerSpec> = Vec::new();
+    let mut specs: Vec<Kept<ListenerSpec>> = Vec::new();
     for (name, entry) in build.node().get("listen").and_then(Node::table).into_iter().flat_map(Table::iter) {
-        let spec = build.within_node(&entry.node, |build| listener(name, build));
-        if let Some(spec) = spec {
-            let taken = specs.iter().find(|other| other.address == spec.address && !spec.address.is_any_port());
+        let made_of = build.fingerprint(&entry.node, &["cert", "key", "ocsp", "client_ca"]);
+        let previous = previous.iter().find(|previous| *previous.thing.facts.name == **name);
+        let make = |build: &mut Build<'_>| Kept::or_make(previous, made_of, || listener(name, build));
+        if let Some(kept) = build.within_node(&entry.node, make) {
+            let spec = &kept.thing;
+            let same = |other: &&Kept<ListenerSpec>| other.thing.address == spec.address;
+            let taken = specs.iter().find(same).filter(|_| !spec.address.is_any_port());
             if let Some(other) = taken {
-                let message = format!("the listener `{}` already has this address", other.facts.name);
+                let message = format!("the listener `{}` already has this address", other.thing.facts.name);
                 build.within_node(&entry.node, |build| {
                     build.error("address", message);
                 });
             }
-            specs.push(spec);
+            specs.push(kept);
         }
     }
     if specs.is_empty() && build.errors() == before {
@@ -195,7 +201,7 @@ fn client_ip_facts(config: ClientIpConfig, build: &mut Build<'_>) -> Option<Clie
 }
 
 impl Address {
-    fn is_any_port(&self) -> bool {
+    pub(super) fn is_any_port(&self) -> bool {
         matches!(self, Self::Inet(address) if address.port() == 0)
     }
 }
@@ -235,7 +241,7 @@ struct AdminConfig {
 /// The admin interface as it is to be bound.
 pub struct AdminSpec {
     /// Where.
-    pub listener: ListenerSpec,
+    pub listener: Kept<ListenerSpec>,
     /// Who may ask.
     pub access: Access,
 }
@@ -276,7 +282,8 @@ pub fn compile_admin(build: &mut Build<'_>) -> Option<Option<AdminSpec>> {
             Address::Inet(_) => Access::tcp(ADMIN, token),
             Address::Unix(_) => Access::unix(token),
         };
-        Some(Some(AdminSpec { listener: ListenerSpec::plain(ADMIN, address), access }))
+        let listener = Kept::or_make(None, build.fingerprint(node, &[]), || Some(ListenerSpec::plain(ADMIN, address)));
+        Some(Some(AdminSpec { listener: listener?, access }))
     })
 }
 

@@ -18,14 +18,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::facts::{Connection, Tls};
+use crate::keep::Kept;
 use crate::proxy::{Direct, Served};
 use connection::{Conn, Next, Plain, Transport};
 use listener::{Address, ListenerSpec};
@@ -42,14 +46,16 @@ pub trait Edge: Send + Sync + 'static {
 /// Sockets that are bound and listen, and nobody accepts yet.
 pub struct Bound {
     workers: Vec<Vec<BoundSocket>>,
+    listeners: Vec<Arc<BoundListener>>,
     addresses: Vec<(Box<str>, Address)>,
 }
 
 /// A server at work.
 pub struct Server {
     shutdown: watch::Sender<bool>,
-    threads: Vec<JoinHandle<()>>,
-    deadline: Arc<parking_lot::Mutex<Option<Instant>>>,
+    workers: Mutex<Vec<(JoinHandle<()>, mpsc::UnboundedSender<BoundSocket>)>>,
+    listeners: Mutex<Vec<Arc<BoundListener>>>,
+    deadline: Arc<Mutex<Option<Instant>>>,
 }
 
 struct BoundSocket {
@@ -58,8 +64,10 @@ struct BoundSocket {
 }
 
 struct BoundListener {
-    spec: ListenerSpec,
-    tls: Option<TlsAcceptor>,
+    /// What holds for the next connection.
+    spec: ArcSwap<ListenerSpec>,
+    /// Set when the listener is no longer in the configuration.
+    stop: watch::Sender<bool>,
     open: AtomicUsize,
 }
 
@@ -67,16 +75,15 @@ struct BoundListener {
 ///
 /// # Errors
 /// Every address that cannot be bound, with the reason.
-pub fn bind(specs: &[ListenerSpec], threads: usize) -> Result<Bound, Vec<String>> {
-    let mut bound = Bound { workers: (0..threads.max(1)).map(|_| Vec::new()).collect(), addresses: Vec::new() };
+pub fn bind(specs: &[Kept<ListenerSpec>], threads: usize) -> Result<Bound, Vec<String>> {
+    let workers = (0..threads.max(1)).map(|_| Vec::new()).collect();
+    let mut bound = Bound { workers, listeners: Vec::new(), addresses: Vec::new() };
     let mut errors = Vec::new();
     for spec in specs {
-        let listener = Arc::new(BoundListener {
-            tls: spec.tls.clone().map(TlsAcceptor::from),
-            open: AtomicUsize::new(0),
-            spec: spec.clone(),
-        });
-        if let Err(error) = bound.add(listener) {
+        let spec = &spec.thing;
+        let (stop, _) = watch::channel(false);
+        let listener = BoundListener { spec: ArcSwap::new(spec.clone()), stop, open: AtomicUsize::new(0) };
+        if let Err(error) = bound.add(Arc::new(listener)) {
             let hint = match error.kind() {
                 io::ErrorKind::AddrInUse => ": another process listens there",
                 io::ErrorKind::PermissionDenied => ": ports below 1024 need the capability CAP_NET_BIND_SERVICE",
@@ -108,27 +115,30 @@ impl Bound {
         A: HttpServerApp + Send + Sync + 'static,
     {
         let (shutdown, watch) = watch::channel(false);
-        let deadline = Arc::new(parking_lot::Mutex::new(None));
+        let deadline = Arc::new(Mutex::new(None));
         let app = Arc::new(app);
-        let mut threads = Vec::new();
+        let mut workers = Vec::new();
         for (i, sockets) in self.workers.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (app, edge, watch, deadline) = (app.clone(), edge.clone(), watch.clone(), deadline.clone());
+            let (more, added) = mpsc::unbounded_channel();
             let work = move || {
                 runtime.block_on(async move {
                     let (app, direct) = app();
                     let worker =
                         Arc::new(Worker { app: Arc::new(app), direct, edge, watch, live: AtomicUsize::new(0) });
-                    worker.run(sockets, &deadline).await;
+                    worker.run(sockets, added, &deadline).await;
                 });
             };
-            threads.push(std::thread::Builder::new().name(format!("worker-{i}")).spawn(work)?);
+            workers.push((std::thread::Builder::new().name(format!("worker-{i}")).spawn(work)?, more));
         }
-        Ok(Server { shutdown, threads, deadline })
+        Ok(Server { shutdown, workers: Mutex::new(workers), listeners: Mutex::new(self.listeners), deadline })
     }
 
     fn add(&mut self, listener: Arc<BoundListener>) -> io::Result<()> {
-        match &listener.spec.address {
+        let spec = listener.spec.load_full();
+        self.listeners.push(listener.clone());
+        match &spec.address {
             Address::Inet(address) => {
                 let mut address = *address;
                 probe(address)?;
@@ -140,7 +150,7 @@ impl Bound {
                     }
                     worker.push(BoundSocket { socket, listener: listener.clone() });
                 }
-                self.addresses.push((listener.spec.facts.name.clone(), Address::Inet(address)));
+                self.addresses.push((spec.facts.name.clone(), Address::Inet(address)));
             }
             Address::Unix(path) => {
                 if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
@@ -154,7 +164,7 @@ impl Bound {
                 for worker in &mut self.workers {
                     worker.push(BoundSocket { socket: socket.try_clone()?, listener: listener.clone() });
                 }
-                self.addresses.push((listener.spec.facts.name.clone(), Address::Unix(path.clone())));
+                self.addresses.push((spec.facts.name.clone(), Address::Unix(path.clone())));
             }
         }
         Ok(())
@@ -163,12 +173,51 @@ impl Bound {
 
 impl Server {
     /// Stops accepting, lets what is under way end until the deadline, and returns when all workers are gone.
-    pub fn drain(self, grace: Duration) {
+    pub fn drain(&self, grace: Duration) {
         *self.deadline.lock() = Some(Instant::now() + grace);
         let _ = self.shutdown.send(true);
-        for thread in self.threads {
+        for (thread, _) in std::mem::take(&mut *self.workers.lock()) {
             let _ = thread.join();
         }
+    }
+
+    /// Goes on with these listeners: binds what is new, gives what stays its new settings for the connections to
+    /// come, and accepts no more at what is gone. Gives where the new ones are.
+    ///
+    /// # Errors
+    /// A new one cannot be bound, with the reason; then nothing has changed.
+    pub fn apply(&self, specs: &[Kept<ListenerSpec>]) -> Result<Vec<(Box<str>, Address)>, Vec<String>> {
+        let mut listeners = self.listeners.lock();
+        let find = |spec: &ListenerSpec| {
+            let is_same = |listener: &&Arc<BoundListener>| {
+                let old = listener.spec.load();
+                old.address == spec.address && (!spec.address.is_any_port() || old.facts.name == spec.facts.name)
+            };
+            listeners.iter().find(is_same).cloned()
+        };
+        let (mut staying, mut new) = (Vec::new(), Vec::new());
+        for kept in specs {
+            match find(&kept.thing) {
+                Some(listener) => staying.push((listener, kept.thing.clone())),
+                None => new.push(kept.clone()),
+            }
+        }
+        let workers = self.workers.lock();
+        let bound = bind(&new, workers.len())?;
+        for gone in listeners.iter().filter(|old| !staying.iter().any(|(listener, _)| Arc::ptr_eq(old, listener))) {
+            gone.stop.send_replace(true);
+            if let Address::Unix(path) = &gone.spec.load().address {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        *listeners = staying.iter().map(|(listener, _)| listener.clone()).chain(bound.listeners).collect();
+        for (listener, spec) in staying {
+            listener.spec.store(spec);
+        }
+        for ((_, worker), sockets) in workers.iter().zip(bound.workers) {
+            sockets.into_iter().for_each(|socket| drop(worker.send(socket)));
+        }
+        Ok(bound.addresses)
     }
 }
 
@@ -219,15 +268,27 @@ impl<A> Drop for Counted<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
-    async fn run(self: Arc<Self>, sockets: Vec<BoundSocket>, deadline: &parking_lot::Mutex<Option<Instant>>) {
-        let mut accepting = Vec::new();
+    async fn run(
+        self: Arc<Self>,
+        sockets: Vec<BoundSocket>,
+        mut added: mpsc::UnboundedReceiver<BoundSocket>,
+        deadline: &Mutex<Option<Instant>>,
+    ) {
+        let mut accepting = JoinSet::new();
         for BoundSocket { socket, listener } in sockets {
-            accepting.push(tokio::spawn(self.clone().accept(socket, listener)));
+            accepting.spawn(self.clone().accept(socket, listener));
         }
-        let _ = self.watch.clone().wait_for(|stop| *stop).await;
-        for task in accepting {
-            let _ = task.await;
+        let mut watch = self.watch.clone();
+        loop {
+            tokio::select! {
+                _ = watch.wait_for(|stop| *stop) => break,
+                Some(BoundSocket { socket, listener }) = added.recv() => {
+                    accepting.spawn(self.clone().accept(socket, listener));
+                }
+                Some(_) = accepting.join_next() => {}
+            }
         }
+        while accepting.join_next().await.is_some() {}
         self.app.http_cleanup().await;
         let deadline = deadline.lock().unwrap_or_else(Instant::now);
         while self.live.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
@@ -236,9 +297,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
     }
 
     async fn accept(self: Arc<Self>, socket: Socket, listener: Arc<BoundListener>) {
-        let mut watch = self.watch.clone();
+        let (mut watch, mut stop) = (self.watch.clone(), listener.stop.subscribe());
+        let address = listener.spec.load().address.clone();
         let accepted = async {
-            match &listener.spec.address {
+            match address {
                 Address::Inet(_) => {
                     let sockets = TcpListener::from_std(socket.into())?;
                     loop {
@@ -267,9 +329,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
         };
         tokio::select! {
             result = accepted => if let Err(error) = result {
-                log::error!("the listener {} stopped: {error}", listener.spec.facts.name);
+                log::error!("the listener {} stopped: {error}", listener.spec.load().facts.name);
             },
             _ = watch.wait_for(|stop| *stop) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
         }
     }
 
@@ -283,7 +346,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
         self.live.fetch_add(1, Ordering::Relaxed);
         let open = listener.open.fetch_add(1, Ordering::Relaxed);
         let counted = Counted { worker: self.clone(), listener: listener.clone() };
-        let over = open >= listener.spec.max_connections;
+        let over = open >= listener.spec.load().max_connections;
         tokio::spawn(async move {
             let (worker, listener) = (counted.worker.clone(), counted.listener.clone());
             if over {
@@ -303,10 +366,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
         local: Option<SocketAddr>,
         listener: &BoundListener,
     ) {
-        if listener.tls.is_some() {
+        let spec = listener.spec.load_full();
+        if spec.tls.is_some() {
             return;
         }
-        let connection = Connection::new(peer, local, listener.spec.facts.clone(), None);
+        let connection = Connection::new(peer, local, spec.facts.clone(), None);
         let refused = Refused { status: 503, reason: "the listener has all the connections that it may have" };
         let answer = self.edge.refuse(&connection, refused, b"");
         Conn::new(io.into(), false, Arc::new(connection)).refuse(&answer).await;
@@ -378,7 +442,7 @@ async fn establish(
     mut local: Option<SocketAddr>,
     listener: &BoundListener,
 ) -> Option<Box<Conn>> {
-    let spec = &listener.spec;
+    let spec = listener.spec.load_full();
     let timeouts = &spec.facts.timeouts;
     if let Some(trust) = &spec.proxy_protocol {
         let trusted = peer.is_none_or(|peer| trust.iter().any(|range| range.contains(peer.ip())));
@@ -397,10 +461,10 @@ async fn establish(
         }
     }
     let facts = spec.facts.clone();
-    let Some(acceptor) = &listener.tls else {
+    let Some(tls) = &spec.tls else {
         return Some(Box::new(Conn::new(io.into(), false, Arc::new(Connection::new(peer, local, facts, None)))));
     };
-    let stream = match tokio::time::timeout(timeouts.tls_handshake, acceptor.accept(io)).await {
+    let stream = match tokio::time::timeout(timeouts.tls_handshake, TlsAcceptor::from(tls.clone()).accept(io)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             log::debug!("the TLS handshake with {peer:?} failed: {error}");

@@ -40,7 +40,7 @@ mod retry;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -69,6 +69,7 @@ pub struct Pool {
     drains: Drains,
     retry: Policy,
     budget: Budget,
+    started: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -116,6 +117,7 @@ impl Pool {
             drains: Drains::new(&config.servers),
             retry: Policy::new(&config.retry),
             budget: Budget::new(config.retry.budget.0),
+            started: AtomicBool::new(false),
             tasks: Mutex::default(),
             config,
         };
@@ -131,8 +133,11 @@ impl Pool {
     }
 
     /// Starts resolving names and checking health, on a runtime that outlives the pool. What it starts ends with
-    /// the pool.
+    /// the pool. To start it again changes nothing.
     pub fn start(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
+        if self.started.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let mut tasks = self.tasks.lock();
         if self.config.servers.iter().any(|server| matches!(server.address, Address::Name(..))) {
             tasks.push(runtime.spawn(discover::run(Arc::downgrade(self))));

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from left to right; those in one group may import each other's left only, not each other.
-const ORDER: [&[&str]; 10] = [
+const ORDER: [&[&str]; 11] = [
     &["types", "http1", "deadline"],
     &["reply", "telemetry"],
     &["facts"],
+    &["keep"],
     &["build"],
     &["policy", "upstream"],
     &["config"],

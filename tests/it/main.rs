@@ -21,6 +21,7 @@ mod logs;
 mod mistakes;
 mod parts;
 mod real;
+mod reload;
 mod routing;
 mod selftest;
 mod timeouts;

@@ -132,7 +132,7 @@ impl Builder {
             serde_json::from_str(&line).unwrap_or(Value::String(line))
         });
         follow(child.stderr.take().expect("it is piped"), errors.clone(), |line| line);
-        let mut gateway = Gateway { child, listeners: HashMap::new(), log, errors, dir: self.dir };
+        let mut gateway = Gateway { child, listeners: HashMap::new(), log, errors, names: self.names, dir: self.dir };
         gateway.wait_until_ready();
         gateway
     }
@@ -153,28 +153,33 @@ impl Builder {
     }
 
     fn written(&self) -> PathBuf {
-        let mut text = self.config.clone();
-        for (table, lines) in [
-            ("[server", "[server]\nthreads = 1\n"),
-            ("[listen.", "[listen.public]\naddress = \"127.0.0.1:0\"\n"),
-            ("[admin", "[admin]\naddress = \"127.0.0.1:0\"\n"),
-            ("[log", "[log]\naccess = { to = \"stdout\", format = \"json\" }\n"),
-        ] {
-            if !text.lines().any(|line| line.trim_start().starts_with(table)) {
-                text += lines;
-            }
-        }
-        let mut names = self.names.clone();
-        names.push(("@dir".to_owned(), self.dir.path().display().to_string()));
-        // The longest first: `@ab` is not `@a` and a `b`.
-        names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        for (name, value) in names {
-            text = text.replace(&name, &value);
-        }
-        let path = self.dir.path().join("portcullis.toml");
-        std::fs::write(&path, text).expect("the test's folder takes files");
-        path
+        written(&self.config, &self.names, self.dir.path())
     }
+}
+
+/// Writes a configuration with what most tests want and it does not say.
+fn written(config: &str, names: &[(String, String)], dir: &Path) -> PathBuf {
+    let mut text = config.to_owned();
+    for (table, lines) in [
+        ("[server", "[server]\nthreads = 1\n"),
+        ("[listen.", "[listen.public]\naddress = \"127.0.0.1:0\"\n"),
+        ("[admin", "[admin]\naddress = \"127.0.0.1:0\"\n"),
+        ("[log", "[log]\naccess = { to = \"stdout\", format = \"json\" }\n"),
+    ] {
+        if !text.lines().any(|line| line.trim_start().starts_with(table)) {
+            text += lines;
+        }
+    }
+    let mut names = names.to_vec();
+    names.push(("@dir".to_owned(), dir.display().to_string()));
+    // The longest first: `@ab` is not `@a` and a `b`.
+    names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+    for (name, value) in names {
+        text = text.replace(&name, &value);
+    }
+    let path = dir.join("portcullis.toml");
+    std::fs::write(&path, text).expect("the test's folder takes files");
+    path
 }
 
 /// Makes an entry of every line.
@@ -196,10 +201,36 @@ pub struct Gateway {
     listeners: HashMap<String, Address>,
     log: Arc<Journal<Value>>,
     errors: Arc<Journal<String>>,
+    names: Vec<(String, String)>,
     dir: TempDir,
 }
 
 impl Gateway {
+    /// Writes its file anew, as [`Builder::config`] would; gives its path.
+    pub fn rewrite(&self, config: &str) -> PathBuf {
+        written(&format!("{config}\n"), &self.names, self.dir.path())
+    }
+
+    /// Has it load its file again: the answer of the admin interface.
+    pub fn reload(&self) -> Response {
+        Request::to(self.listener("admin"), "POST", "/reload").host("localhost").send()
+    }
+
+    /// HUP: load the file again.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// Waits until it says that a listener is somewhere new.
+    #[track_caller]
+    pub fn new_listener(&self, name: &str) -> Address {
+        let said = format!("listening name={name} address=");
+        self.errors.wait_for(&said, |lines| {
+            let address = lines.iter().rev().find_map(|line| line.strip_prefix(&said))?;
+            Some(Address::Tcp(address.parse().ok()?))
+        })
+    }
+
     /// `GET` over a connection of its own to the listener `public`.
     pub fn get(&self, target: &str) -> Request<'_> {
         self.request("GET", target)

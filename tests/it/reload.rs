@@ -1,0 +1,208 @@
+//! A configuration takes the place of another, or nothing changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::harness::{Answer, Authority, Connection, Origin, answer, eventually, gateway, portcullis};
+
+const A: &str = "[upstream]\no = [\"@a\"]\n[[route]]\nmatch = \"/**\"\nupstream = \"o\"\n\
+    response = { headers = { set = { X-Is = \"a\" } } }";
+const B: &str = "[upstream]\no = [\"@a\"]\n[[route]]\nname = \"new\"\nmatch = \"/**\"\nupstream = \"o\"\n\
+    response = { headers = { set = { X-Is = \"b\" } } }";
+
+#[test]
+fn a_reload_answers_with_a_receipt_and_keeps_what_did_not_change() {
+    let origin = Origin::saying("ok");
+    let gw = gateway().origin("a", &origin).config(A).start();
+    let mut client = gw.connect();
+    assert_eq!(client.get("/").send().expect(200).header("x-is"), "a");
+    gw.rewrite(B);
+    let receipt = gw.reload().expect(200).json();
+    assert_eq!(receipt["generation"], 2);
+    assert_eq!(receipt["changes"].to_string(), r#"["route new added","route /** removed"]"#);
+    assert!(receipt["took_ms"].as_f64().is_some());
+    assert_eq!(client.get("/").send().expect(200).header("x-is"), "b");
+    // The pool did not change, and so the connection to its server is still there.
+    assert_eq!((origin.connections(), origin.requests().len()), (1, 2));
+}
+
+#[test]
+fn a_file_with_mistakes_changes_nothing_and_every_mistake_is_told() {
+    let origin = Origin::saying("ok");
+    let gw = gateway().origin("a", &origin).config(A).start();
+    for (config, mistakes) in [
+        (
+            "[[route]]\nmatch = \"/x\"\nupstream = \"nowhere\"\n[[route]]\nmatch = \"y\"\nrespond = {}",
+            &["nowhere", "`y`"][..],
+        ),
+        ("[[route", &["not valid TOML"]),
+        ("[server]\nthreads = 2\n[[route]]\nmatch = \"/\"\nrespond = {}", &["[server] has changed", "a new process"]),
+    ] {
+        gw.rewrite(config);
+        let problem = gw.reload().expect(422).problem("configuration").json();
+        let detail = problem["detail"].as_str().unwrap();
+        mistakes.iter().for_each(|mistake| assert!(detail.contains(mistake), "{detail}"));
+        assert_eq!(gw.get("/").send().expect(200).header("x-is"), "a");
+    }
+    gw.hang_up();
+    eventually("the mistake is in the log", || {
+        gw.errors().iter().any(|line| line.contains("the configuration stays as it is")).then_some(())
+    });
+    assert_eq!(gw.get("/").send().expect(200).header("x-is"), "a");
+    gw.rewrite(B);
+    gw.hang_up();
+    eventually("the new file holds", || (gw.get("/").send().expect(200).header("x-is") == "b").then_some(()));
+}
+
+#[test]
+fn the_command_says_what_the_gateway_says() {
+    let origin = Origin::saying("ok");
+    let admin = "\n[admin]\naddress = \"unix:@dir/admin.sock\"\ntoken = { file = \"token\" }\n";
+    let gw =
+        gateway().origin("a", &origin).file("token", "0123456789abcdef0123").config(&format!("{A}{admin}")).start();
+    let reload = |path: &std::path::Path| portcullis(&["reload", "--config", path.to_str().unwrap()]);
+    let done = reload(&gw.rewrite(&format!("{B}{admin}")));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("\"generation\":2"));
+    assert_eq!(gw.get("/").send().expect(200).header("x-is"), "b");
+    let failed = reload(&gw.rewrite(&format!("{A}{admin}\n[server]\nthreads = 3")));
+    assert!(!failed.status.success());
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("[server] has changed"));
+    let failed = reload(&gw.rewrite(&format!("{admin}[[route]]\nmatch = 7")));
+    assert!(!failed.status.success() && String::from_utf8_lossy(&failed.stderr).contains("portcullis.toml:"));
+    assert_eq!(gw.get("/").send().expect(200).header("x-is"), "b");
+}
+
+#[test]
+fn requests_and_websockets_under_way_live_on() {
+    let origin = Origin::answering(|request| match request.target.as_str() {
+        "/slow" => answer(200).body("slow").after(Duration::from_millis(500)),
+        _ => Answer::websocket_echo(),
+    });
+    let gw = gateway().origin("a", &origin).config(A).start();
+    let (mut slow, mut socket) = (gw.connect(), gw.connect());
+    socket.get("/ws").header("Upgrade", "websocket").header("Connection", "Upgrade").send().expect(101);
+    slow.send_raw("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(2);
+    gw.rewrite("[[route]]\nmatch = \"/**\"\nrespond = { status = 204 }");
+    gw.reload().expect(200);
+    gw.get("/").send().expect(204);
+    let response = slow.response_to("GET").unwrap().expect(200).says("slow");
+    assert_eq!(response.header("x-is"), "a", "a request ends with what it began with");
+    socket.send_raw(b"\x81\x05hello");
+    assert_eq!(socket.reader.exactly(7).unwrap(), b"\x81\x05hello");
+}
+
+#[test]
+fn listeners_come_change_and_go() {
+    let origin = Origin::saying("ok");
+    let public = "[listen.public]\naddress = \"127.0.0.1:0\"\n";
+    let gw = gateway().origin("a", &origin).config(public).config(A).start();
+    let mut client = gw.connect();
+    client.get("/").send().expect(200);
+
+    let more = "[listen.more]\naddress = \"127.0.0.1:0\"\n";
+    gw.rewrite(&format!("{public}limits = {{ max_uri = \"20B\" }}\n{more}{A}"));
+    let receipt = gw.reload().expect(200).json();
+    assert_eq!(receipt["changes"].to_string(), r#"["listener more added","listener public changed"]"#);
+    let added = gw.new_listener("more");
+    Connection::open(&added).get("/").send().expect(200);
+    gw.get("/a-long-way-to-go-from-here").send().expect(414);
+    client.get("/a-long-way-to-go-from-here").send().expect(200);
+
+    gw.rewrite(&format!("{public}{A}"));
+    assert_eq!(
+        gw.reload().expect(200).json()["changes"].to_string(),
+        r#"["listener public changed","listener more removed"]"#
+    );
+    eventually("nobody listens", || std::net::TcpStream::connect(added.tcp()).is_err().then_some(()));
+    gw.get("/a-long-way-to-go-from-here").send().expect(200);
+
+    // A port that is taken: nothing changes, and nothing of the rest happens either.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    gw.rewrite(&format!("{public}[listen.more]\naddress = \"{}\"\n{B}", taken.local_addr().unwrap()));
+    let problem = gw.reload().expect(422).json();
+    assert!(problem["detail"].as_str().unwrap().contains("another process listens there"), "{problem}");
+    assert_eq!(gw.get("/").send().expect(200).header("x-is"), "a");
+}
+
+#[test]
+fn certificates_that_were_renewed_are_loaded() {
+    let origin = Origin::saying("ok");
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let tls =
+        "[listen.public]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }";
+    let identity = old.issue(&["a.test"]);
+    let gw = gateway()
+        .file("a.pem", &identity.cert)
+        .file("a.key", &identity.key)
+        .origin("a", &origin)
+        .config(tls)
+        .config(A)
+        .start();
+    let ask = |authority: &Authority| {
+        gw.connect_tls("a.test", authority.client(&["http/1.1"])).map(|mut client| client.get("/").send().status)
+    };
+    assert_eq!(ask(&old).unwrap(), 200);
+    let mut open = gw.connect_tls("a.test", old.client(&["http/1.1"])).unwrap();
+    let renewed = new.issue(&["a.test"]);
+    std::fs::write(gw.dir().join("a.pem"), &renewed.cert).unwrap();
+    // A key that is not the certificate's: nothing changes.
+    let problem = gw.reload().expect(422).json();
+    assert!(problem["detail"].as_str().unwrap().contains("does not belong"), "{problem}");
+    assert_eq!(ask(&old).unwrap(), 200);
+    std::fs::write(gw.dir().join("a.key"), &renewed.key).unwrap();
+    gw.reload().expect(200);
+    assert_eq!(ask(&new).unwrap(), 200);
+    assert!(ask(&old).is_err());
+    open.get("/").send().expect(200);
+}
+
+/// Stops the traffic, also when the test fails.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn two_files_alternate_under_traffic_and_no_request_is_lost() {
+    let origin = Origin::saying("ok");
+    let gw = gateway().origin("a", &origin).config(A).start();
+    let stop = Arc::new(AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let _stopped = Stop(stop.clone());
+        let clients: Vec<_> = (0..3)
+            .map(|i| {
+                let (gw, stop) = (&gw, stop.clone());
+                scope.spawn(move || {
+                    let mut client = gw.connect();
+                    let mut h2 = gw.h2c();
+                    let mut served = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let response = match i {
+                            0 => client.get("/").send(),
+                            1 => h2.get("/").send(),
+                            _ => gw.get("/").send(),
+                        };
+                        assert!(["a", "b"].contains(&response.expect(200).header("x-is")));
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .collect();
+        for i in 0..200 {
+            gw.rewrite(if i % 2 == 0 { B } else { A });
+            let receipt = gw.reload().expect(200).json();
+            assert_eq!(receipt["generation"], i + 2);
+            assert_eq!(gw.get("/").send().expect(200).header("x-is"), if i % 2 == 0 { "b" } else { "a" });
+        }
+        stop.store(true, Ordering::Relaxed);
+        let served: Vec<i32> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        assert!(served.iter().all(|count| *count > 50), "{served:?}");
+    });
+}
