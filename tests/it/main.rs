@@ -11,6 +11,7 @@ mod harness;
 
 mod architecture;
 mod balancing;
+mod direct;
 mod docs;
 mod headers;
 mod hostile;
