@@ -29,7 +29,8 @@ impl Default for Deadline {
 impl Deadline {
     /// Moves it; `None` is no bound.
     pub fn set(&self, at: Option<Instant>) {
-        let nanos = |at: Instant| (at.saturating_duration_since(self.epoch).as_nanos() as u64).max(1);
+        let since = |at: Instant| at.saturating_duration_since(self.epoch).as_nanos();
+        let nanos = |at: Instant| u64::try_from(since(at)).unwrap_or(u64::MAX).max(1);
         self.nanos.store(at.map_or(0, nanos), Ordering::Relaxed);
     }
 

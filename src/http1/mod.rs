@@ -68,20 +68,22 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
+/// Fields that `Connection` may not take away: they frame the message or tell of the client.
+const PROTECTED: [&str; 7] = [
+    "host",
+    "content-length",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "authorization",
+];
+
 /// Removes the fields that `Connection` names.
 ///
 /// # Errors
 /// It names what is no field, more than anyone needs, or a field that tells of the client.
 pub fn remove_nominated(fields: &mut HeaderMap) -> Result<(), Malformed> {
-    const PROTECTED: [&str; 7] = [
-        "host",
-        "content-length",
-        "forwarded",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "authorization",
-    ];
     let mut nominated = Vec::new();
     for value in fields.get_all(CONNECTION) {
         for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -101,10 +103,50 @@ pub fn remove_nominated(fields: &mut HeaderMap) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Removes the fields that a server's `Connection` names, as far as it may name them.
+fn forget_nominated(fields: &mut HeaderMap) {
+    let named = |value: &HeaderValue| {
+        let tokens = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        tokens.filter_map(|token| HeaderName::from_bytes(token).ok()).collect::<Vec<_>>()
+    };
+    let nominated: Vec<HeaderName> = fields.get_all(CONNECTION).iter().flat_map(named).collect();
+    for name in nominated.iter().filter(|name| !PROTECTED.contains(&name.as_str())) {
+        fields.remove(name);
+    }
+}
+
+/// `host`, `host:port`, `[address]` or `[address]:port` (RFC 9110, section 7.2), without user information.
+pub fn is_authority(text: &[u8]) -> bool {
+    let (host, port) = if let Some(rest) = text.strip_prefix(b"[") {
+        let Some(end) = memchr::memchr(b']', rest) else { return false };
+        let address = &rest[..end];
+        if address.is_empty() || !address.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
+            return false;
+        }
+        (None, &rest[end + 1..])
+    } else {
+        let end = memchr::memchr(b':', text).unwrap_or(text.len());
+        (Some(&text[..end]), &text[end..])
+    };
+    let host_is_fine = host.is_none_or(|host| {
+        !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b))
+    });
+    let port_is_fine = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            (1..=5).contains(&digits.len())
+                && digits.iter().all(u8::is_ascii_digit)
+                && std::str::from_utf8(digits).is_ok_and(|d| d.parse::<u16>().is_ok())
+        }
+        _ => false,
+    };
+    host_is_fine && port_is_fine
+}
+
 /// Whether the connection is to be kept after the message (RFC 9112, section 9.3). `old` is HTTP/1.0.
 pub fn keeps_alive(fields: &HeaderMap, old: bool) -> bool {
     match old {
-        true => has_option(fields, b"keep-alive"),
+        true => has_option(fields, b"keep-alive") && !has_option(fields, b"close"),
         false => !has_option(fields, b"close"),
     }
 }

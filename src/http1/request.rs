@@ -47,14 +47,17 @@ pub fn write(head: &RequestHeader, body: Framing, out: &mut Vec<u8>) {
     };
     write_field(&HOST, host, out);
     for (name, value) in &head.headers {
-        let framed = *name == CONTENT_LENGTH && matches!(body, Framing::Chunked | Framing::Length(_));
-        if *name != HOST && !framed && !is_hop_by_hop(name) {
+        if *name != HOST && *name != CONTENT_LENGTH && !is_hop_by_hop(name) {
             write_field(name, value.as_bytes(), out);
         }
     }
     match body {
         Framing::Length(length) => write_field(&CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes(), out),
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        // Once, however often and in whatever way the client wrote it.
+        Framing::None | Framing::UntilClose if head.headers.contains_key(CONTENT_LENGTH) => {
+            write_field(&CONTENT_LENGTH, b"0", out);
+        }
         Framing::None | Framing::UntilClose => {}
     }
     out.extend_from_slice(b"\r\n");

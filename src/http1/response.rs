@@ -20,8 +20,8 @@ pub struct Head {
     pub keep_alive: bool,
 }
 
-/// Takes the head of a response off what was read, without what belongs to the server's connection; `None` while it is not whole. `bodiless` responses (to `HEAD`)
-/// have no body, whatever their fields say.
+/// Takes the head of a response off what was read, without what belongs to the server's connection; `None` while it
+/// is not whole. `bodiless` responses (to `HEAD`) have no body, whatever their fields say.
 ///
 /// # Errors
 /// What was read is no head, or leaves open where the body ends.
@@ -54,11 +54,9 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Malfor
     }
     let keep_alive = super::keeps_alive(&parts.headers, old);
     let body = framing(parts.status, &parts.headers, bodiless, old)?;
-    if body == Framing::Chunked {
-        parts.headers.remove(CONTENT_LENGTH);
-    }
+    one_length(&mut parts.headers, parts.status, body);
     if hops {
-        super::remove_nominated(&mut parts.headers)?;
+        super::forget_nominated(&mut parts.headers);
         HOP_BY_HOP.iter().for_each(|name| drop(parts.headers.remove(name)));
     }
     let keep_alive = keep_alive && body != Framing::UntilClose;
@@ -78,17 +76,34 @@ fn framing(status: StatusCode, fields: &HeaderMap, bodiless: bool, old: bool) ->
             false => Err(Malformed("the answer has a transfer coding other than chunked")),
         };
     }
+    match length(fields)? {
+        None => Ok(Framing::UntilClose),
+        Some(0) => Ok(Framing::None),
+        Some(length) => Ok(Framing::Length(length)),
+    }
+}
+
+fn length(fields: &HeaderMap) -> Result<Option<u64>, Malformed> {
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else { return Ok(Framing::UntilClose) };
+    let Some(first) = lengths.next() else { return Ok(None) };
     if lengths.any(|length| length != first) {
         return Err(Malformed("the answer has two lengths"));
     }
     let digits = first.as_bytes();
     let length = digits.iter().all(u8::is_ascii_digit).then(|| first.to_str().ok()?.parse().ok()).flatten();
-    match length {
-        Some(0) => Ok(Framing::None),
-        Some(length) => Ok(Framing::Length(length)),
-        None => Err(Malformed("the answer's length is no number")),
+    length.map(Some).ok_or(Malformed("the answer's length is no number"))
+}
+
+/// Leaves of `Content-Length` what a client can read in one way only: one field in plain digits, and none where the
+/// status has no body or the length is not known.
+fn one_length(fields: &mut HeaderMap, status: StatusCode, body: Framing) {
+    if !fields.contains_key(CONTENT_LENGTH) {
+        return;
+    }
+    let senseless = body == Framing::Chunked || status.is_informational() || status == StatusCode::NO_CONTENT;
+    match length(fields) {
+        Ok(Some(length)) if !senseless => drop(fields.insert(CONTENT_LENGTH, length.into())),
+        _ => drop(fields.remove(CONTENT_LENGTH)),
     }
 }
 

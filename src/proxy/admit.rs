@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, UPGRADE};
 use http::{HeaderValue, Method, Uri, Version};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
@@ -16,6 +16,7 @@ use super::forwarded::X_REQUEST_ID;
 use crate::facts::{ClientIp, Connection, Facts, authority, host, new_request_id};
 use crate::gateway::Destination;
 use crate::gateway::matcher::{Found, RequestView};
+use crate::http1::is_authority;
 use crate::policy::Verdict;
 use crate::reply::Reply;
 use crate::types::{Captures, path};
@@ -69,6 +70,7 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     let Some(facts) = &mut ctx.facts else { return Err(Reply::internal("the connection is not known")) };
     check_head(request, facts)?;
     normalize_target(request)?;
+    join_cookies(request);
 
     let lower;
     let mut host = host(request);
@@ -148,6 +150,9 @@ fn check_head(request: &RequestHeader, facts: &Facts) -> Verdict {
         if authority(request).is_empty() {
             return Err(Reply::bad_request("the request names no host"));
         }
+        if !is_authority(authority(request).as_bytes()) {
+            return Err(Reply::bad_request("the host is not a host"));
+        }
     }
     if let (Some(most), Some(length)) = (limits.max_body, request.headers.get(CONTENT_LENGTH)) {
         let length = length.to_str().ok().and_then(|length| length.parse().ok()).unwrap_or(u64::MAX);
@@ -171,9 +176,11 @@ fn normalize_target(request: &mut RequestHeader) -> Verdict {
     {
         return Err(Reply::bad_request("the target is not a URI").closing());
     }
+    // An absolute target may have a query and no path: `http://host?query`.
+    let pathless = request.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?'));
     let path = match path::normalize(request.uri.path()) {
-        Ok(Cow::Borrowed(_)) => return Ok(()),
-        Ok(Cow::Owned(path)) => path,
+        Ok(Cow::Borrowed(_)) if !pathless => return Ok(()),
+        Ok(path) => path.into_owned(),
         Err(error) => return Err(Reply::bad_request(error.to_string()).closing()),
     };
     let target = match request.uri.query() {
@@ -188,6 +195,19 @@ fn normalize_target(request: &mut RequestHeader) -> Verdict {
             Ok(())
         }
         _ => Err(Reply::bad_request("the target is not a URI").closing()),
+    }
+}
+
+/// HTTP/2 lets a client split its cookies into several fields, which are one for everybody else (RFC 9113, section
+/// 8.2.3).
+fn join_cookies(request: &mut RequestHeader) {
+    if request.version != Version::HTTP_2 || request.headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let cookies: Vec<&[u8]> = request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_bytes(&cookies.join(&b"; "[..]));
+    if let Ok(joined) = joined {
+        let _ = request.insert_header(COOKIE, joined);
     }
 }
 

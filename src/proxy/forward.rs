@@ -146,6 +146,10 @@ fn may_retry(method: &Method, untouched: bool, ctx: &Ctx, failure: Failure, reus
         // Part of the body may have been sent, and what was sent is never sent again.
         return false;
     }
+    if ctx.patience.is_over() {
+        // The next server would have no time, and it would count against it.
+        return false;
+    }
     let idempotent = method.is_idempotent();
     if reused && failure == Failure::Reset {
         return idempotent && facts.attempts < 8;

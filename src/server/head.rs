@@ -8,7 +8,7 @@
 use memchr::{memchr, memchr2};
 
 use crate::facts::Limits;
-use crate::http1::Framing;
+use crate::http1::{Framing, is_authority};
 
 /// What the head says about the rest of the request.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -231,34 +231,6 @@ impl<'h> Fields<'h> {
         }
         Ok(Head { body, upgrade })
     }
-}
-
-/// `host`, `host:port`, `[address]` or `[address]:port` (RFC 9110, section 7.2), without user information.
-fn is_authority(text: &[u8]) -> bool {
-    let (host, port) = if let Some(rest) = text.strip_prefix(b"[") {
-        let Some(end) = memchr(b']', rest) else { return false };
-        let address = &rest[..end];
-        if address.is_empty() || !address.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
-            return false;
-        }
-        (None, &rest[end + 1..])
-    } else {
-        let end = memchr(b':', text).unwrap_or(text.len());
-        (Some(&text[..end]), &text[end..])
-    };
-    let host_is_fine = host.is_none_or(|host| {
-        !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b))
-    });
-    let port_is_fine = match port {
-        [] => true,
-        [b':', digits @ ..] => {
-            (1..=5).contains(&digits.len())
-                && digits.iter().all(u8::is_ascii_digit)
-                && std::str::from_utf8(digits).is_ok_and(|d| d.parse::<u16>().is_ok())
-        }
-        _ => false,
-    };
-    host_is_fine && port_is_fine
 }
 
 /// RFC 9110, section 5.6.2.

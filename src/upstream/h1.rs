@@ -32,6 +32,10 @@ pub struct Server {
     pub unsent: Vec<u8>,
     body: Body,
     keep_alive: bool,
+    /// It said something since it was taken.
+    heard: bool,
+    /// It takes no more.
+    deaf: bool,
 }
 
 enum Io {
@@ -87,7 +91,26 @@ impl Server {
         };
         let io =
             tokio::time::timeout(timeout, connected).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        Ok(Self { io, read: BytesMut::new(), unsent: Vec::new(), body: Body::Length(0), keep_alive: true })
+        Ok(Self {
+            io,
+            read: BytesMut::new(),
+            unsent: Vec::new(),
+            body: Body::Length(0),
+            keep_alive: true,
+            heard: false,
+            deaf: false,
+        })
+    }
+
+    /// Whether it said anything since it was taken: if not, it may have closed before it got the request.
+    pub fn was_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// Forgets what is unsent, for the server takes no more.
+    pub fn give_up(&mut self) {
+        self.unsent.clear();
+        self.deaf = true;
     }
 
     /// Sends what is unsent.
@@ -212,15 +235,17 @@ impl Server {
         if self.read.capacity() - self.read.len() < most / 4 {
             self.read.reserve(most);
         }
-        match &mut self.io {
+        let n = ready!(match &mut self.io {
             Io::Tcp(io) => poll_read_buf(Pin::new(io), cx, &mut self.read),
             Io::Unix(io) => poll_read_buf(Pin::new(io), cx, &mut self.read),
-        }
+        })?;
+        self.heard |= n > 0;
+        Poll::Ready(Ok(n))
     }
 
     /// Whether the next request can go this way.
     fn is_clean(&self) -> bool {
-        self.keep_alive && self.is_body_done() && self.read.is_empty() && self.unsent.is_empty()
+        self.keep_alive && !self.deaf && self.is_body_done() && self.read.is_empty() && self.unsent.is_empty()
     }
 
     /// Whether the server neither closed an idle connection nor said anything on it.
@@ -271,6 +296,7 @@ impl Idle {
         // What an idle connection does not need.
         server.read = BytesMut::new();
         server.unsent = Vec::new();
+        server.heard = false;
         let mut idle = self.0.lock();
         let waiting = idle.entry(backend.serial).or_default();
         if waiting.len() < MOST_IDLE {

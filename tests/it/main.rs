@@ -12,6 +12,7 @@ mod harness;
 mod admin;
 mod architecture;
 mod balancing;
+mod direct;
 mod docs;
 mod headers;
 mod hostile;

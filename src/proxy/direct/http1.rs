@@ -74,7 +74,11 @@ impl<W: Wire> Client for Http1<'_, W> {
             return Ok(());
         }
         http1::write_response(head, Framing::None, true, false, b"", self.wire.unsent());
-        poll_fn(|cx| Pin::new(&mut *self.wire).poll_flush(cx)).await
+        poll_fn(|cx| match Pin::new(&mut *self.wire).poll_flush(cx) {
+            Poll::Pending => self.wire.poll_late(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            flushed => flushed,
+        })
+        .await
     }
 
     fn begin(&mut self, head: ResponseHeader, opening: Opening) -> io::Result<bool> {
@@ -97,7 +101,7 @@ impl<W: Wire> Client for Http1<'_, W> {
     async fn finish(exchange: &mut Exchange<'_, Self>, body: Bytes, ctx: &mut Ctx) -> Result<(), Broken> {
         exchange.client.wire.unsent().extend_from_slice(&body);
         poll_fn(|cx| match exchange.poll_flush(cx, ctx) {
-            Poll::Pending => exchange.client.wire.poll_late(cx).map(|()| Err(Broken::Client(Fault::Cut))),
+            Poll::Pending => exchange.client.wire.poll_late(cx).map(|()| Err(Broken::Client(Fault::Slow))),
             flushed => flushed,
         })
         .await

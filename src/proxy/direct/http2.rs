@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pingora_core::ErrorType;
 use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_http::ResponseHeader;
 
@@ -88,8 +89,7 @@ impl Client for Http2<'_> {
             let data = if more.await? { server.take_data() } else { Bytes::new() };
             let (length, end) = (data.len() as u64, server.is_body_done());
             if length > 0 {
-                let written = exchange.client.session.write_body(data, end).await;
-                written.map_err(|_| Broken::Client(Fault::Gone))?;
+                exchange.client.session.write_body(data, end).await.map_err(|error| failed(&error))?;
             } else if end {
                 exchange.client.session.finish().map_err(|_| Broken::Client(Fault::Gone))?;
             }
@@ -108,6 +108,14 @@ impl Client for Http2<'_> {
         if body.is_empty() {
             return Ok(());
         }
-        exchange.client.session.write_body(body, true).await.map_err(|_| Broken::Client(Fault::Gone))
+        exchange.client.session.write_body(body, true).await.map_err(|error| failed(&error))
     }
+}
+
+/// Why the client did not take what it was sent.
+fn failed(error: &pingora_core::Error) -> Broken {
+    Broken::Client(match error.etype() {
+        ErrorType::WriteTimedout => Fault::Slow,
+        _ => Fault::Gone,
+    })
 }

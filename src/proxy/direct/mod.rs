@@ -95,6 +95,8 @@ pub type Ending<'e> = dyn Fn() -> bool + Send + Sync + 'e;
 
 /// How often idle connections are looked over.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Interim answers before an answer.
+const MOST_INTERIM: usize = 100;
 
 impl Direct {
     /// A short way over the configuration that `gateway` holds at the time of each request. Must be made on the
@@ -231,7 +233,9 @@ impl Direct {
                     explain(ctx, "the exchange with the server", &error);
                     let untouched = exchange.status.is_none();
                     let failure = if late { Failure::Timeout } else { Failure::Reset };
-                    if forward::broke(method, untouched, ctx, failure, reused) {
+                    // Who said something was not gone already.
+                    let stale = reused && !server.was_heard();
+                    if forward::broke(method, untouched, ctx, failure, stale) {
                         continue;
                     }
                     return Err(match untouched {
@@ -251,6 +255,8 @@ enum Fault {
     Reply(Reply),
     /// The answer was cut short.
     Cut,
+    /// The client was silent, or did not read, for too long.
+    Slow,
     /// The client left.
     Gone,
 }
@@ -294,18 +300,29 @@ impl<C: Client> Exchange<'_, C> {
         forward::shape(self.request, &mut head, ctx).map_err(|reply| Broken::Client(Fault::Reply(reply)))?;
         crate::http1::write_request(&head, self.upload.framing, &mut server.unsent);
         drop(head);
+        self.upload.begin(&mut server.unsent);
         self.waiting = Waiting::Nobody;
         if self.upload.is_read() {
             patience::sent(ctx);
         }
         let bodiless = self.request.method == Method::HEAD;
+        let mut interim = 0;
         loop {
             let ResponseHead { mut head, body, .. } = poll_fn(|cx| self.poll_answer(cx, server, bodiless, ctx)).await?;
             if head.status == 101 {
                 return Err(Broken::Server(invalid("the server switched protocols unasked")));
             }
             if head.status.is_informational() {
-                self.client.inform(&head).await.map_err(|_| Broken::Client(Fault::Gone))?;
+                interim += 1;
+                if interim > MOST_INTERIM {
+                    return Err(Broken::Server(invalid("the server gave interim answers only")));
+                }
+                self.wait_for(Waiting::Client, ctx);
+                if let Err(error) = self.client.inform(&head).await {
+                    return Err(self.client_failed(&error, ctx));
+                }
+                self.waiting = Waiting::Nobody;
+                patience::went_on(ctx);
                 continue;
             }
             if !forward::answered(&self.request.method, self.status.is_none(), &head, ctx) {
@@ -350,8 +367,11 @@ impl<C: Client> Exchange<'_, C> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
                     // The server may have answered before it closed: that is worth looking at.
-                    server.unsent.clear();
-                    self.upload.state = Sending::Refused;
+                    server.give_up();
+                    if self.upload.state == Sending::Body {
+                        self.upload.state = Sending::Refused;
+                        self.request_sent(ctx);
+                    }
                     return Ok(());
                 }
                 Poll::Pending => {
@@ -379,8 +399,16 @@ impl<C: Client> Exchange<'_, C> {
                 return Err(Broken::Client(Fault::Reply(reply)));
             }
             if self.upload.state == Sending::Done {
-                patience::sent(ctx);
+                self.request_sent(ctx);
             }
+        }
+    }
+
+    /// Nothing more of the request is to be sent. An answer that began already has its own time.
+    fn request_sent(&self, ctx: &mut Ctx) {
+        match self.status {
+            None => patience::sent(ctx),
+            Some(_) => patience::went_on(ctx),
         }
     }
 
@@ -409,7 +437,7 @@ impl<C: Client> Exchange<'_, C> {
     fn late(&self, ctx: &Ctx) -> Broken {
         match self.waiting {
             Waiting::Client if !ctx.patience.is_over() => match self.status {
-                Some(_) => Broken::Client(Fault::Cut),
+                Some(_) => Broken::Client(Fault::Slow),
                 None => Broken::Client(Fault::Reply(
                     Reply::request_timeout("the request's body did not arrive in time").closing(),
                 )),
@@ -420,7 +448,13 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Sets the time that whoever is waited for has. While a wait goes on, its time goes on.
     fn wait_for(&mut self, who: Waiting, ctx: &Ctx) {
-        if std::mem::replace(&mut self.waiting, who) == who {
+        let before = std::mem::replace(&mut self.waiting, who);
+        if before == who {
+            return;
+        }
+        // Who waits for both turns from one to the other and back, which gives neither more time.
+        let over = || ctx.facts.as_ref().is_some_and(|facts| ctx.patience.deadline(facts).is_over());
+        if before != Waiting::Nobody && over() {
             return;
         }
         match who {
@@ -434,17 +468,27 @@ impl<C: Client> Exchange<'_, C> {
     async fn end(&mut self, fault: Fault, ctx: &mut Ctx) -> bool {
         let reply = match fault {
             Fault::Reply(reply) if self.status.is_none() => reply,
-            Fault::Reply(_) | Fault::Cut | Fault::Gone => {
+            Fault::Reply(_) | Fault::Cut | Fault::Slow | Fault::Gone => {
                 self.keep = false;
-                if let (Fault::Gone, Some(facts)) = (fault, &mut ctx.facts) {
-                    facts.cause.get_or_insert("the client left".into());
+                let cause = match fault {
+                    Fault::Gone => Some("the client left"),
+                    Fault::Slow => Some("the client was silent for too long"),
+                    Fault::Reply(_) | Fault::Cut => None,
+                };
+                if let (Some(cause), Some(facts)) = (cause, &mut ctx.facts) {
+                    facts.cause = Some(cause.into());
                 }
                 return true;
             }
         };
-        let (head, body) = answer::render(&reply, self.request, ctx);
+        let (mut head, body) = answer::render(&reply, self.request, ctx);
         self.keep &= !reply.close;
-        let body = if self.request.method == Method::HEAD { Bytes::new() } else { body };
+        let bodiless = self.request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+        let body = if bodiless { Bytes::new() } else { body };
+        if body.is_empty() && !bodiless && self.request.version != Version::HTTP_2 {
+            // A gRPC status is a head alone, whose end HTTP/1 has to be told.
+            let _ = head.insert_header(CONTENT_LENGTH, "0");
+        }
         let framing = if body.is_empty() { Framing::None } else { Framing::Length(body.len() as u64) };
         self.sent = body.len() as u64;
         self.waiting = Waiting::Nobody;

@@ -25,6 +25,8 @@ pub(super) enum Sending {
     Refused,
 }
 
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 impl Upload {
     pub fn new(framing: Framing) -> Self {
         let (left, state) = match framing {
@@ -33,6 +35,16 @@ impl Upload {
             Framing::Chunked => (0, Sending::Body),
         };
         Self { framing, chunked: Chunked::default(), left, state }
+    }
+
+    /// The head is written for a server, maybe not the first: another is asked only while no data was read.
+    pub fn begin(&mut self, out: &mut Vec<u8>) {
+        match self.state {
+            Sending::Refused => self.state = Sending::Body,
+            // The end of an empty body was for the server before.
+            Sending::Done if self.framing == Framing::Chunked => out.extend_from_slice(LAST_CHUNK),
+            _ => {}
+        }
     }
 
     pub fn is_read(&self) -> bool {
@@ -58,7 +70,7 @@ impl Upload {
             at += length as usize;
         }
         if self.chunked.is_done() {
-            out.extend_from_slice(b"0\r\n\r\n");
+            out.extend_from_slice(LAST_CHUNK);
             self.state = Sending::Done;
         }
         passed
@@ -88,7 +100,7 @@ impl Upload {
     /// The body is shorter than it was said to be.
     pub fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         if self.framing == Framing::Chunked {
-            out.extend_from_slice(b"0\r\n\r\n");
+            out.extend_from_slice(LAST_CHUNK);
         } else if self.left > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
