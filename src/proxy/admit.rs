@@ -150,6 +150,14 @@ fn check_head(request: &RequestHeader, facts: &Facts) -> Verdict {
         if authority(request).is_empty() {
             return Err(Reply::bad_request("the request names no host"));
         }
+        if request
+            .headers
+            .get_all(CONTENT_LENGTH)
+            .iter()
+            .any(|length| !length.as_bytes().iter().all(u8::is_ascii_digit))
+        {
+            return Err(Reply::bad_request("`Content-Length` is no number"));
+        }
         if !is_authority(authority(request).as_bytes()) {
             return Err(Reply::bad_request("the host is not a host"));
         }
