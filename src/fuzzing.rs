@@ -66,8 +66,8 @@ pub fn target(data: &[u8]) {
 pub fn config(text: &str) {
     let loaded = crate::config::Loaded::from_text("fuzz.toml", text);
     let mut build = loaded.build();
-    let gateway = crate::gateway::Gateway::compile(&mut build);
-    let listeners = crate::server::listener::compile(&mut build);
+    let gateway = crate::gateway::Gateway::compile(None, &mut build);
+    let listeners = crate::server::listener::compile(&[], &mut build);
     let failed = gateway.is_none() || listeners.is_none();
     let diagnostics = build.diagnostics();
     assert!(!failed || diagnostics.errors() > 0, "refused without a word");

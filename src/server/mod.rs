@@ -393,7 +393,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
                 Next::Http2 => {
                     conn.unlimited();
                     conn.prepare();
-                    self.http2(conn).await;
+                    Box::pin(self.http2(conn)).await;
                     return;
                 }
                 Next::Refused(refused, read) => {
