@@ -13,7 +13,16 @@ pub struct Kept<T> {
 
 /// A part of the configuration with the contents of the files that it names: equal ones make equal things.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Fingerprint(pub(crate) Vec<u8>);
+pub struct Fingerprint(Vec<u8>);
+
+impl Fingerprint {
+    /// Adds a piece, of a kind that tells it from pieces of other types.
+    pub fn add(&mut self, kind: u8, piece: &[u8]) {
+        self.0.push(kind);
+        self.0.extend_from_slice(&piece.len().to_le_bytes());
+        self.0.extend_from_slice(piece);
+    }
+}
 
 impl<T> Kept<T> {
     /// The previous thing, if it is made of the same; else a new one.

@@ -135,44 +135,43 @@ impl<'t> Build<'t> {
 
     /// A path that the configuration names: a relative one is meant from the folder of the file that it is in.
     pub fn path(&self, path: &Path) -> PathBuf {
-        let file = Path::new(self.sources.name(self.node().place.file));
+        self.path_at(self.node(), path)
+    }
+
+    fn path_at(&self, node: &Node, path: &Path) -> PathBuf {
+        let file = Path::new(self.sources.name(node.place.file));
         file.parent().unwrap_or(Path::new("")).join(path)
     }
 
-    /// What a part of the configuration says, with the contents of the files that `files` name in it.
+    /// What a part of the configuration says, with the contents of the files that the keys `files` name in it.
     pub fn fingerprint(&self, node: &Node, files: &[&str]) -> Fingerprint {
-        let mut bytes = Vec::new();
-        self.print(node, "", files, &mut bytes);
-        Fingerprint(bytes)
+        let mut print = Fingerprint::default();
+        self.print(node, "", files, &mut print);
+        print
     }
 
-    fn print(&self, node: &Node, key: &str, files: &[&str], out: &mut Vec<u8>) {
-        let mut piece = |tag: u8, bytes: &[u8]| {
-            out.push(tag);
-            out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-            out.extend_from_slice(bytes);
-        };
+    fn print(&self, node: &Node, key: &str, files: &[&str], print: &mut Fingerprint) {
         match &node.value {
             Value::String(text) => {
-                piece(b's', text.as_bytes());
+                print.add(b's', text.as_bytes());
                 if files.contains(&key) {
-                    piece(b'f', &std::fs::read(self.path(Path::new(text))).unwrap_or_default());
+                    let contents = std::fs::read(self.path_at(node, Path::new(text)));
+                    print.add(b'f', &contents.unwrap_or_default());
                 }
             }
-            Value::Integer(number) => piece(b'i', &number.to_le_bytes()),
-            Value::Float(number) => piece(b'd', &number.to_le_bytes()),
-            Value::Boolean(value) => piece(b'b', &[u8::from(*value)]),
-            Value::Datetime(text) => piece(b't', text.as_bytes()),
+            Value::Integer(number) => print.add(b'i', &number.to_le_bytes()),
+            Value::Float(number) => print.add(b'd', &number.to_le_bytes()),
+            Value::Boolean(value) => print.add(b'b', &[u8::from(*value)]),
+            Value::Datetime(text) => print.add(b't', text.as_bytes()),
             Value::Array(items) => {
-                piece(b'[', &(items.len() as u64).to_le_bytes());
-                items.iter().for_each(|item| self.print(item, key, files, out));
+                print.add(b'[', &items.len().to_le_bytes());
+                items.iter().for_each(|item| self.print(item, key, files, print));
             }
             Value::Table(table) => {
-                piece(b'{', &(table.len() as u64).to_le_bytes());
+                print.add(b'{', &table.len().to_le_bytes());
                 for (name, entry) in table {
-                    out.extend_from_slice(name.as_bytes());
-                    out.push(0);
-                    self.print(&entry.node, name, files, out);
+                    print.add(b'k', name.as_bytes());
+                    self.print(&entry.node, name, files, print);
                 }
             }
         }

@@ -23,7 +23,7 @@ pub mod matcher;
 mod reply;
 mod when;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -137,7 +137,7 @@ impl Gateway {
         }
         let gone = previous.pools.keys().filter(|name| !self.pools.contains_key(*name));
         changes.extend(gone.map(|name| format!("upstream {name} removed")));
-        let names = |gateway: &Self| gateway.routes.iter().map(|route| route.name.clone()).collect::<HashSet<_>>();
+        let names = |gateway: &Self| gateway.routes.iter().map(|route| route.name.clone()).collect::<BTreeSet<_>>();
         let (now, before) = (names(self), names(previous));
         changes.extend(now.difference(&before).map(|name| format!("route {name} added")));
         changes.extend(before.difference(&now).map(|name| format!("route {name} removed")));

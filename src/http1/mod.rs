@@ -33,6 +33,12 @@ pub enum Framing {
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub struct Malformed(pub &'static str);
 
+impl From<Malformed> for std::io::Error {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, malformed.0)
+    }
+}
+
 /// Header fields in one head at most.
 const MOST_FIELDS: usize = 256;
 
@@ -79,40 +85,29 @@ const PROTECTED: [&str; 7] = [
     "authorization",
 ];
 
-/// Removes the fields that `Connection` names.
-///
-/// # Errors
-/// It names what is no field, more than anyone needs, or a field that tells of the client.
-pub fn remove_nominated(fields: &mut HeaderMap) -> Result<(), Malformed> {
-    let mut nominated = Vec::new();
-    for value in fields.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if token.is_empty() || token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive") {
-                continue;
-            }
-            let Ok(name) = HeaderName::from_bytes(token) else {
-                return Err(Malformed("`Connection` names what is no field"));
-            };
-            if PROTECTED.contains(&name.as_str()) || nominated.len() == 10 {
-                return Err(Malformed("`Connection` names a field that it may not"));
-            }
-            nominated.push(name);
-        }
-    }
-    nominated.iter().for_each(|name| drop(fields.remove(name)));
-    Ok(())
+/// Whether a client's `Connection` may name this as a field of its own hop.
+pub fn may_be_nominated(token: &[u8]) -> bool {
+    !token.is_empty() && token.iter().all(|b| is_token(*b)) && !is_protected(token)
 }
 
-/// Removes the fields that a server's `Connection` names, as far as it may name them.
-fn forget_nominated(fields: &mut HeaderMap) {
+fn is_protected(name: &[u8]) -> bool {
+    PROTECTED.iter().any(|protected| protected.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// Removes the fields that `Connection` names, as far as it may name them.
+fn remove_nominated(fields: &mut HeaderMap) {
     let named = |value: &HeaderValue| {
         let tokens = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        tokens.filter_map(|token| HeaderName::from_bytes(token).ok()).collect::<Vec<_>>()
+        let allowed = tokens.filter(|token| may_be_nominated(token));
+        allowed.filter_map(|token| HeaderName::from_bytes(token).ok()).collect::<Vec<_>>()
     };
     let nominated: Vec<HeaderName> = fields.get_all(CONNECTION).iter().flat_map(named).collect();
-    for name in nominated.iter().filter(|name| !PROTECTED.contains(&name.as_str())) {
-        fields.remove(name);
-    }
+    nominated.iter().for_each(|name| drop(fields.remove(name)));
+}
+
+/// A character of a token (RFC 9110, section 5.6.2).
+pub fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
 /// `host`, `host:port`, `[address]` or `[address]:port` (RFC 9110, section 7.2), without user information.

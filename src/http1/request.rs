@@ -1,7 +1,7 @@
 //! Heads of requests.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, Method, Request, Uri, Version};
 use pingora_http::RequestHeader;
 
@@ -30,7 +30,9 @@ pub fn parse(head: &Bytes) -> Result<RequestHeader, Malformed> {
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| super::NO_NAME)?;
         parts.headers.append(name, value(head.slice_ref(header.value))?);
     }
-    super::remove_nominated(&mut parts.headers)?;
+    if parts.headers.contains_key(CONNECTION) {
+        super::remove_nominated(&mut parts.headers);
+    }
     Ok(parts.into())
 }
 

@@ -56,7 +56,7 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Malfor
     let body = framing(parts.status, &parts.headers, bodiless, old)?;
     one_length(&mut parts.headers, parts.status, body);
     if hops {
-        super::forget_nominated(&mut parts.headers);
+        super::remove_nominated(&mut parts.headers);
         HOP_BY_HOP.iter().for_each(|name| drop(parts.headers.remove(name)));
     }
     let keep_alive = keep_alive && body != Framing::UntilClose;

@@ -12,8 +12,9 @@ use pingora_proxy::{FailToProxy, Session};
 use super::Ctx;
 use crate::reply::Reply;
 
-/// How long what is left of a request's body is awaited on HTTP/2.
-const DRAIN: Duration = Duration::from_millis(100);
+/// How long what is left of a request's body is awaited on HTTP/2 once it is answered: a stream whose request was not
+/// read to its end would be reset, and the reset may overtake the answer.
+pub(super) const DRAIN: Duration = Duration::from_millis(100);
 
 /// Makes an answer of the gateway's own. The policies that saw the request see it too.
 pub(super) fn render(reply: &Reply, request: &RequestHeader, ctx: &mut Ctx) -> (ResponseHeader, Bytes) {
@@ -76,7 +77,6 @@ pub(super) async fn failure(session: &mut Session, ctx: &mut Ctx, e: &Error) -> 
     session.set_keepalive(None);
     let _ = send(session, ctx, &reply).await;
     if session.is_http2() {
-        // A stream whose request was not read to its end would be reset, which may overtake the answer.
         let server: &mut ServerSession = session;
         let _ = tokio::time::timeout(DRAIN, server.drain_request_body()).await;
     }

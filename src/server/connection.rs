@@ -3,7 +3,6 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,10 +19,9 @@ use pingora_core::protocols::{
 };
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
 
 use super::head::{self, Head, Refused};
+use super::transport::Transport;
 use crate::deadline::Alarm;
 use crate::facts::Connection;
 use crate::http1::Framing;
@@ -51,24 +49,6 @@ pub struct Conn {
     alarm: Alarm,
     connection: Arc<Connection>,
     digests: Option<(Arc<ProxyDigest>, Arc<SocketDigest>)>,
-}
-
-/// What carries the bytes.
-pub enum Transport {
-    /// TCP without TLS.
-    Tcp(TcpStream),
-    /// A Unix socket.
-    Unix(UnixStream),
-    /// TLS over either.
-    Tls(Box<TlsStream<Plain>>),
-}
-
-/// What carries the bytes below TLS.
-pub enum Plain {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A Unix socket.
-    Unix(UnixStream),
 }
 
 /// How much of what arrives belongs to the request at hand.
@@ -436,67 +416,6 @@ impl Conn {
             }
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-/// Passes every call on to the variant at hand.
-macro_rules! delegate_io {
-    ($type:ty, $($variant:ident),*) => {
-        impl AsyncRead for $type {
-            fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_read(cx, buf),)* }
-            }
-        }
-
-        impl AsyncWrite for $type {
-            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_write(cx, buf),)* }
-            }
-
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                bufs: &[io::IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_write_vectored(cx, bufs),)* }
-            }
-
-            fn is_write_vectored(&self) -> bool {
-                match self { $(Self::$variant(io) => io.is_write_vectored(),)* }
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_flush(cx),)* }
-            }
-
-            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_shutdown(cx),)* }
-            }
-        }
-    };
-}
-delegate_io!(Transport, Tcp, Unix, Tls);
-delegate_io!(Plain, Tcp, Unix);
-
-impl Transport {
-    fn fd(&self) -> i32 {
-        match self {
-            Self::Tcp(io) => io.as_raw_fd(),
-            Self::Unix(io) => io.as_raw_fd(),
-            Self::Tls(io) => match io.get_ref().0 {
-                Plain::Tcp(io) => io.as_raw_fd(),
-                Plain::Unix(io) => io.as_raw_fd(),
-            },
-        }
-    }
-}
-
-impl From<Plain> for Transport {
-    fn from(plain: Plain) -> Self {
-        match plain {
-            Plain::Tcp(io) => Self::Tcp(io),
-            Plain::Unix(io) => Self::Unix(io),
-        }
     }
 }
 

@@ -8,7 +8,7 @@
 use memchr::{memchr, memchr2};
 
 use crate::facts::Limits;
-use crate::http1::{Framing, is_authority};
+use crate::http1::{Framing, is_authority, is_token, may_be_nominated};
 
 /// What the head says about the rest of the request.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -132,7 +132,12 @@ struct Fields<'h> {
     chunked: bool,
     upgrade: bool,
     connection_upgrade: bool,
+    /// What `Connection` names.
+    nominated: usize,
 }
+
+/// What `Connection` may name.
+const MOST_NOMINATED: usize = 10;
 
 impl<'h> Fields<'h> {
     fn field(&mut self, line: &'h [u8]) -> Result<(), Refused> {
@@ -170,8 +175,13 @@ impl<'h> Fields<'h> {
                 self.upgrade = value.eq_ignore_ascii_case(b"websocket");
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                self.connection_upgrade |=
-                    value.split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+                for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty()) {
+                    self.nominated += 1;
+                    if self.nominated > MOST_NOMINATED || !may_be_nominated(token) {
+                        return bad("`Connection` names a field that it may not");
+                    }
+                    self.connection_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
+                }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.length.is_some() {
@@ -231,11 +241,6 @@ impl<'h> Fields<'h> {
         }
         Ok(Head { body, upgrade })
     }
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
 fn find_crlf(bytes: &[u8]) -> Option<usize> {

@@ -10,6 +10,7 @@ mod http2;
 pub mod listener;
 mod proxy_protocol;
 mod tls;
+mod transport;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,8 +32,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::facts::{Connection, Tls};
 use crate::keep::Kept;
 use crate::proxy::{Direct, Served};
-use connection::{Conn, Next, Plain, Transport};
+use connection::{Conn, Next};
 use listener::{Address, ListenerSpec};
+use transport::{Plain, Transport};
 
 pub use head::Refused;
 

@@ -5,6 +5,7 @@ mod cidr;
 pub mod path;
 mod secret;
 mod size;
+mod stamp;
 pub mod template;
 mod timespan;
 
@@ -12,6 +13,7 @@ pub use captures::Captures;
 pub use cidr::Cidr;
 pub use secret::{Secret, SecretError, SecretText};
 pub use size::Size;
+pub use stamp::Stamp;
 pub use timespan::Timespan;
 
 /// Deserializes a type from a string by its [`std::str::FromStr`], so that the message of the parser is the

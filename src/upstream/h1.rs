@@ -21,7 +21,7 @@ use tokio_util::io::poll_read_buf;
 use super::backend::Backend;
 use super::config::Address;
 use crate::http1::chunked::Chunked;
-use crate::http1::{Framing, ResponseHead, parse_response};
+use crate::http1::{Framing, Malformed, ResponseHead, parse_response};
 
 /// A connection to a server.
 pub struct Server {
@@ -136,8 +136,7 @@ impl Server {
     pub fn poll_head(&mut self, cx: &mut Context<'_>, bodiless: bool) -> Poll<io::Result<ResponseHead>> {
         loop {
             if !self.read.is_empty() {
-                let head = parse_response(&mut self.read, bodiless).map_err(|malformed| invalid(malformed.0))?;
-                if let Some(head) = head {
+                if let Some(head) = parse_response(&mut self.read, bodiless).map_err(io::Error::from)? {
                     self.keep_alive = head.keep_alive;
                     self.body = match head.body {
                         Framing::None => Body::Length(0),
@@ -148,7 +147,7 @@ impl Server {
                     return Poll::Ready(Ok(head));
                 }
                 if self.read.len() >= MOST_HEAD {
-                    return Poll::Ready(Err(invalid("the head of the server's answer is too large")));
+                    return Poll::Ready(Err(Malformed("the head of the server's answer is too large").into()));
                 }
             }
             if ready!(self.poll_read(cx, SMALL))? == 0 {
@@ -166,7 +165,8 @@ impl Server {
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             if let Body::Chunked(chunked) = &mut self.body {
-                let n = chunked.skip(&self.read).map_err(|_| invalid("the chunks of the server's answer are wrong"))?;
+                let wrong = |_| io::Error::from(Malformed("the chunks of the server's answer are wrong"));
+                let n = chunked.skip(&self.read).map_err(wrong)?;
                 self.read.advance(n);
             }
             if self.is_body_done() {
@@ -257,10 +257,6 @@ impl Server {
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
-}
-
-fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// The idle connections of one worker.

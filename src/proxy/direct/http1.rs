@@ -12,12 +12,13 @@ use bytes::Bytes;
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting};
 use super::upload::{Upload, push_chunk_size};
-use super::{Broken, Client, Exchange, Fault, Opening, Waiting};
 use crate::facts::Connection;
 use crate::http1::{self, Framing};
 use crate::proxy::Ctx;
 use crate::proxy::patience::Patience;
+use crate::types::Stamp;
 use crate::upstream::Server;
 
 /// An HTTP/1 connection at a request. Reading gives the request's body as it was framed, and then waits for the
@@ -175,18 +176,11 @@ impl<W: Wire> Exchange<'_, Http1<'_, W>> {
     }
 }
 
-/// The value of `Date`, which is the same for a whole second.
+/// The value of `Date` (RFC 9110, section 6.6.1).
 fn with_date(write: impl FnOnce(&[u8])) {
     thread_local! {
-        static DATE: std::cell::RefCell<(u64, String)> = const { std::cell::RefCell::new((0, String::new())) };
+        static DATE: Stamp = const { Stamp::new("%a, %d %b %Y %H:%M:%S GMT") };
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    DATE.with_borrow_mut(|(second, text)| {
-        if *second != now || text.is_empty() {
-            *second = now;
-            let stamp = jiff::Timestamp::from_second(i64::try_from(now).unwrap_or(0)).unwrap_or_default();
-            *text = stamp.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        }
-        write(text.as_bytes());
-    });
+    DATE.with(|stamp| stamp.with(now, |text| write(text.as_bytes())));
 }

@@ -5,20 +5,19 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use pingora_core::ErrorType;
 use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_http::ResponseHeader;
 
+use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting};
 use super::upload::Upload;
-use super::{Broken, Client, Exchange, Fault, Opening, Waiting};
 use crate::deadline::Alarm;
 use crate::facts::Connection;
 use crate::http1::Framing;
-use crate::proxy::Ctx;
 use crate::proxy::patience::Patience;
+use crate::proxy::{Ctx, answer};
 use crate::upstream::Server;
 
 /// A client at a stream of HTTP/2.
@@ -28,14 +27,10 @@ pub(super) struct Http2<'s> {
     pub alarm: Alarm,
 }
 
-/// How long what is left of a request's body is awaited once it is answered: a stream whose request was not read to
-/// its end would be reset, and the reset may overtake the answer.
-const DRAIN: Duration = Duration::from_millis(100);
-
 impl Http2<'_> {
     /// Reads and forgets what is left of the request.
     pub async fn drain(&mut self) {
-        let _ = tokio::time::timeout(DRAIN, self.session.drain_request_body()).await;
+        let _ = tokio::time::timeout(answer::DRAIN, self.session.drain_request_body()).await;
     }
 }
 

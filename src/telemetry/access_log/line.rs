@@ -1,6 +1,5 @@
 //! What a line says, and how it looks: compiled once, so that a line is nothing but copies and numbers.
 
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -8,6 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Deserializer, de};
+
+use crate::types::Stamp;
 
 /// The facts of one request.
 #[derive(Default)]
@@ -294,20 +295,13 @@ fn escape(value: &str, out: &mut String) {
     out.push_str(rest);
 }
 
-/// RFC 3339 with milliseconds; what is the same for a whole second is kept from line to line.
+/// RFC 3339 with milliseconds.
 fn timestamp(time: SystemTime, out: &mut String) {
     thread_local! {
-        static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+        static SECOND: Stamp = const { Stamp::new("%Y-%m-%dT%H:%M:%S.") };
     }
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SECOND.with_borrow_mut(|(second, text)| {
-        if *second != since.as_secs() || text.is_empty() {
-            *second = since.as_secs();
-            let stamp = jiff::Timestamp::from_second(i64::try_from(since.as_secs()).unwrap_or(0)).unwrap_or_default();
-            *text = stamp.strftime("%Y-%m-%dT%H:%M:%S.").to_string();
-        }
-        out.push_str(text);
-    });
+    SECOND.with(|stamp| stamp.with(since.as_secs(), |text| out.push_str(text)));
     three_digits(since.subsec_millis(), out);
     out.push('Z');
 }
