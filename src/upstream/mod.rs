@@ -26,8 +26,8 @@
 //!
 //! `first_byte` bounds the wait for the head of an answer once the request is sent, `idle` every silence within the
 //! answer, `total` everything from the request's arrival on. Streams (WebSockets, `text/event-stream`, gRPC) may be
-//! silent for the listener's `stream_idle` and have no total, but that a gRPC client's `grpc-timeout` counts. Towards
-//! clients that speak HTTP/2 the longer of `first_byte` and `idle` bounds both.
+//! silent for the listener's `stream_idle` and have no total, but that a gRPC client's `grpc-timeout` counts. Between
+//! clients that speak HTTP/2 and servers with `tls`, `h2` or `h2c` the longer of `first_byte` and `idle` bounds both.
 
 mod backend;
 mod balance;

@@ -169,6 +169,33 @@ impl Drop for Stop {
 }
 
 #[test]
+fn files_are_looked_for_where_they_are_named() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let builder = gateway().config("include = [\"apis/*.toml\"]\n[[route]]\nmatch = \"/\"\nrespond = {}");
+    let apis = builder.dir().join("apis");
+    std::fs::create_dir(&apis).unwrap();
+    let install = |authority: &Authority| {
+        let identity = authority.issue(&["a.test"]);
+        std::fs::write(apis.join("a.pem"), &identity.cert).unwrap();
+        std::fs::write(apis.join("a.key"), &identity.key).unwrap();
+    };
+    install(&old);
+    let tls =
+        "[listen.tls]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }";
+    std::fs::write(apis.join("tls.toml"), tls).unwrap();
+    let gw = builder.config("[listen.public]\naddress = \"127.0.0.1:0\"").start();
+    let ask = |authority: &Authority| {
+        Connection::tls(gw.listener("tls"), "a.test", authority.client(&["http/1.1"]))
+            .map(|mut client| client.get("/").send().status)
+    };
+    assert_eq!(ask(&old).unwrap(), 200);
+    install(&new);
+    let changes = gw.reload().expect(200).json()["changes"].to_string();
+    assert_eq!((changes.as_str(), ask(&new).unwrap()), (r#"["listener tls changed"]"#, 200));
+    assert_eq!(gw.reload().expect(200).json()["changes"].to_string(), "[]");
+}
+
+#[test]
 fn two_files_alternate_under_traffic_and_no_request_is_lost() {
     let origin = Origin::saying("ok");
     let gw = gateway().origin("a", &origin).config(A).start();
