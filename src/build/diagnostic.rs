@@ -139,9 +139,16 @@ struct Line<'s> {
 impl Line<'_> {
     fn span(&self, place: Place) -> std::ops::Range<usize> {
         let clamp = |n: u32| (n as usize).saturating_sub(self.start).min(self.text.len());
-        let (start, mut end) = (clamp(place.start), clamp(place.end));
+        let (mut start, mut end) = (clamp(place.start), clamp(place.end));
         if end <= start {
             end = (start + 1).min(self.text.len());
+        }
+        // Whole characters: the parser may point into one.
+        while !self.text.is_char_boundary(start) {
+            start -= 1;
+        }
+        while !self.text.is_char_boundary(end) {
+            end += 1;
         }
         start.min(end)..end
     }

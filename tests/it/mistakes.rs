@@ -190,6 +190,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "[[route]]\nmatch = \"/\"\nupstream = \"o\"\n[route.response]\ninclude = [\"a.toml\"]",
         &["`include` stands in a table", "1 error"],
     ),
+    ("Ͷ]", &["not valid TOML"]),
     ("[[route]]\nmatch = \"/\nupstream = \"o\"", &["not valid TOML"]),
     ("[[route]]\nmatch = \"/\"\nmatch = \"/\"\nupstream = \"o\"", &["not valid TOML", "duplicate key"]),
 ];
