@@ -21,7 +21,8 @@ const SERVICES: [(&str, u16); 3] = [("users", 9081), ("payments", 9082), ("catal
 
 /// Runs until a signal.
 pub(super) fn run() -> Result<(), String> {
-    let (plan, diagnostics) = compile(&Loaded::from_text("conf/demo.toml", CONFIG));
+    let loaded = Loaded::from_text("conf/demo.toml", CONFIG);
+    let (plan, diagnostics) = compile(&loaded);
     let plan = plan.ok_or_else(|| diagnostics.to_string())?;
     let mut services = Vec::new();
     for (name, port) in SERVICES {
@@ -53,7 +54,7 @@ pub(super) fn run() -> Result<(), String> {
     ]
     .map(str::to_owned)
     .into();
-    let result = run::run(plan, None, &notes);
+    let result = run::run(loaded, plan, None, &notes);
     services.into_iter().for_each(|service| service.drain(Duration::ZERO));
     result
 }

@@ -4,6 +4,8 @@ mod demo;
 mod logger;
 mod reload;
 mod run;
+mod settings;
+mod state_dir;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,11 +13,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::build::Diagnostics;
-use crate::config;
+use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Kept};
 use crate::server::listener::{self, AdminSpec, ListenerSpec};
-use run::Settings;
+use settings::Settings;
 
 /// An API gateway: one binary, one TOML file.
 ///
@@ -76,7 +78,7 @@ pub fn main() -> ExitCode {
     // Before Pingora installs another.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match arguments.command {
-        Command::Run { config } => load(&config).and_then(|plan| run::run(plan, Some(config), &[])),
+        Command::Run { config } => load(&config).and_then(|(loaded, plan)| run::run(loaded, plan, Some(config), &[])),
         Command::Reload { config } => reload::ask(&config),
         Command::Check { file } => check(&file),
         Command::Demo => demo::run(),
@@ -91,7 +93,7 @@ pub fn main() -> ExitCode {
 }
 
 fn check(file: &Path) -> Result<(), String> {
-    let plan = load(file)?;
+    let (_, plan) = load(file)?;
     println!(
         "{} is fine: {} routes, {} upstreams, {} listeners",
         file.display(),
@@ -103,23 +105,23 @@ fn check(file: &Path) -> Result<(), String> {
 }
 
 /// Loads and compiles a file; prints warnings, fails with every mistake.
-fn load(file: &Path) -> Result<Plan, String> {
+fn load(file: &Path) -> Result<(Loaded, Plan), String> {
     let loaded = config::load(file).map_err(|diagnostics| diagnostics.to_string())?;
     let (plan, diagnostics) = compile(&loaded);
     match plan {
         Some(plan) => {
             eprint!("{diagnostics}");
-            Ok(plan)
+            Ok((loaded, plan))
         }
         None => Err(diagnostics.to_string()),
     }
 }
 
-fn compile(loaded: &config::Loaded) -> (Option<Plan>, Diagnostics) {
+fn compile(loaded: &Loaded) -> (Option<Plan>, Diagnostics) {
     compile_over(&Previous::default(), loaded)
 }
 
-fn compile_over(previous: &Previous<'_>, loaded: &config::Loaded) -> (Option<Plan>, Diagnostics) {
+fn compile_over(previous: &Previous<'_>, loaded: &Loaded) -> (Option<Plan>, Diagnostics) {
     let mut build = loaded.build();
     let gateway = Gateway::compile(previous.gateway, &mut build);
     let listeners = listener::compile(previous.listeners, &mut build);

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::{Plan, Previous, compile_over, logger};
 use crate::admin::Control;
-use crate::config;
+use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Kept};
 use crate::server::Server;
@@ -39,6 +39,8 @@ pub(super) struct Running {
 /// What a reload looks at and replaces.
 pub(super) struct State {
     pub generation: u64,
+    /// What the configuration says.
+    pub loaded: Loaded,
     pub listeners: Vec<Kept<ListenerSpec>>,
     pub access: AccessLogConfig,
     /// `[server]` and `[admin]`.
@@ -55,16 +57,23 @@ struct Receipt {
     took_ms: f64,
 }
 
-impl Control for Running {
-    fn reload(&self) -> Result<Vec<u8>, String> {
-        let began = Instant::now();
+impl Running {
+    /// Reads the files again, and goes on with what they say.
+    fn load_again(&self) -> Result<Receipt, String> {
         let Some(file) = &self.file else { return Err("the demo has no file to load again".to_owned()) };
         // One at a time, and none sees the half of another.
         let mut state = self.state.lock();
+        let began = Instant::now();
         let loaded = config::load(file).map_err(|diagnostics| diagnostics.to_string())?;
+        self.replace(&mut state, Some(loaded), began)
+    }
+
+    /// Goes on with what is loaded, or with what was loaded before and the certificates that it names as they are
+    /// now.
+    fn replace(&self, state: &mut State, loaded: Option<Loaded>, began: Instant) -> Result<Receipt, String> {
         let before = self.current.load_full();
         let previous = Previous { gateway: Some(&before), listeners: &state.listeners };
-        let (plan, diagnostics) = compile_over(&previous, &loaded);
+        let (plan, diagnostics) = compile_over(&previous, loaded.as_ref().unwrap_or(&state.loaded));
         let Some(plan) = plan else { return Err(diagnostics.to_string()) };
         let Plan { mut gateway, listeners, settings, fixed, .. } = plan;
         for (table, (now, then)) in ["server", "admin"].iter().zip(fixed.iter().zip(&state.fixed)) {
@@ -88,7 +97,11 @@ impl Control for Running {
         let mut changes = gateway.changes(&before);
         changes.extend(listener_changes(&state.listeners, &listeners));
         self.current.store(Arc::new(gateway));
-        *state = State { generation: state.generation + 1, listeners, access: settings.access, fixed };
+        state.generation += 1;
+        if let Some(loaded) = loaded {
+            state.loaded = loaded;
+        }
+        (state.listeners, state.access, state.fixed) = (listeners, settings.access, fixed);
         let receipt = Receipt {
             generation: state.generation,
             changes,
@@ -96,7 +109,13 @@ impl Control for Running {
             took_ms: began.elapsed().as_secs_f64() * 1000.0,
         };
         log::info!("reloaded: generation {}, {}", receipt.generation, summary(&receipt.changes));
-        serde_json::to_vec(&receipt).map_err(|error| error.to_string())
+        Ok(receipt)
+    }
+}
+
+impl Control for Running {
+    fn reload(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(&self.load_again()?).map_err(|error| error.to_string())
     }
 }
 
@@ -127,7 +146,7 @@ fn summary(changes: &[String]) -> String {
 
 /// `portcullis reload`: looks the file over, then has the running gateway load it.
 pub(super) fn ask(file: &Path) -> Result<(), String> {
-    let plan = super::load(file)?;
+    let (_, plan) = super::load(file)?;
     let Some(admin) = plan.admin else {
         return Err("error: without [admin] the running gateway cannot be asked: send it SIGHUP".to_owned());
     };

@@ -9,120 +9,30 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora_core::apps::http_app::HttpServer;
 use pingora_core::server::configuration::ServerConf;
-use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::reload::{Running, State};
+use super::state_dir::StateDir;
 use super::{Plan, logger};
 use crate::admin::{Access, Admin, Control};
-use crate::build::Build;
+use crate::config::Loaded;
 use crate::facts::Connection;
 use crate::gateway::Gateway;
 use crate::proxy::{Direct, Proxy};
 use crate::reply::Reply;
 use crate::server::{self, Edge, Refused};
-use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Format, Line, Target};
-use crate::types::Timespan;
-
-/// `[server]` and `[log]`.
-#[derive(Default)]
-pub(super) struct Settings {
-    threads: Option<u16>,
-    grace: Option<Timespan>,
-    pub(super) level: Option<log::LevelFilter>,
-    pub(super) access: AccessLogConfig,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct ServerConfig {
-    threads: Option<u16>,
-    grace_period: Option<Timespan>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct LogConfig {
-    level: Option<Level>,
-    access: AccessLogConfig,
-}
-
-/// How much the operator's log says.
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl From<Level> for log::LevelFilter {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::Error => Self::Error,
-            Level::Warn => Self::Warn,
-            Level::Info => Self::Info,
-            Level::Debug => Self::Debug,
-            Level::Trace => Self::Trace,
-        }
-    }
-}
-
-impl Settings {
-    /// `None` after every mistake was reported.
-    pub(super) fn compile(build: &mut Build<'_>) -> Option<Self> {
-        let root = build.node();
-        let server: Option<ServerConfig> = match root.get("server") {
-            Some(node) => build.within_node(node, |build| {
-                let config: ServerConfig = build.deserialize()?;
-                if config.threads.is_some_and(|threads| !(1..=1024).contains(&threads)) {
-                    build.error("threads", "a gateway has 1 to 1024 threads");
-                }
-                Some(config)
-            }),
-            None => Some(ServerConfig::default()),
-        };
-        let log: Option<LogConfig> = match root.get("log") {
-            Some(node) => build.within_node(node, |build| {
-                let mut config: LogConfig = build.deserialize()?;
-                if let Target::File(path) | Target::Unix(path) = &mut config.access.to {
-                    *path = build.path(path);
-                }
-                if matches!(config.access.format, Format::Pattern(_)) && config.access.fields.is_some() {
-                    build
-                        .error("access.fields", "a pattern says itself which fields a line has")
-                        .help("remove `fields`, or choose the format \"json\" or \"logfmt\"");
-                }
-                Some(config)
-            }),
-            None => Some(LogConfig::default()),
-        };
-        let server = server?;
-        let log = log?;
-        Some(Self {
-            threads: server.threads,
-            grace: server.grace_period,
-            level: log.level.map(Into::into),
-            access: log.access,
-        })
-    }
-}
-
-const GRACE: Timespan = Timespan::from_secs(30);
+use crate::telemetry::access_log::{AccessLog, Line};
 
 /// Runs the gateway until a signal ends it. `file` is what it loads again; `notes` are printed once it is ready.
-pub(super) fn run(plan: Plan, file: Option<PathBuf>, notes: &[String]) -> Result<(), String> {
+pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[String]) -> Result<(), String> {
     let Plan { mut gateway, listeners, admin, settings, fixed } = plan;
     logger::set_level(settings.level);
-    let threads = settings.threads.map(usize::from);
-    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let access_log =
         AccessLog::open(&settings.access).map_err(|error| format!("error: cannot open the access log: {error}"))?;
     gateway.access_log = access_log.map(Arc::new);
 
-    let bound = server::bind(&listeners, threads);
+    let _state_dir = settings.state_dir.as_deref().map(StateDir::take).transpose()?;
+    let bound = server::bind(&listeners, settings.threads);
     let (admin, access) = admin.map(|admin| (admin.listener, admin.access)).unzip();
     let admin = server::bind(admin.as_slice(), 1);
     let (bound, admin) = match (bound, admin) {
@@ -156,7 +66,7 @@ pub(super) fn run(plan: Plan, file: Option<PathBuf>, notes: &[String]) -> Result
             current: current.clone(),
             server: bound.run(proxies, edge.clone())?,
             background: background.handle().clone(),
-            state: Mutex::new(State { generation: 1, listeners, access: settings.access.clone(), fixed }),
+            state: Mutex::new(State { generation: 1, loaded, listeners, access: settings.access.clone(), fixed }),
         });
         let access = access.unwrap_or_else(|| Access::unix(None));
         let (control, seen, draining) = (running.clone(), current.clone(), draining.clone());
@@ -193,7 +103,7 @@ pub(super) fn run(plan: Plan, file: Option<PathBuf>, notes: &[String]) -> Result
         }
     });
     draining.store(true, Ordering::Relaxed);
-    let grace = if graceful { settings.grace.unwrap_or(GRACE).into() } else { Duration::ZERO };
+    let grace = if graceful { settings.grace } else { Duration::ZERO };
     log::info!("stopping, with {grace:?} for requests under way");
     running.server.drain(grace);
     admin.drain(Duration::ZERO);

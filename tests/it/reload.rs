@@ -233,3 +233,16 @@ fn two_files_alternate_under_traffic_and_no_request_is_lost() {
         assert!(served.iter().all(|count| *count > 50), "{served:?}");
     });
 }
+
+#[test]
+fn a_state_directory_is_one_gateways_own() {
+    let config = "[server]\nstate_dir = \"@dir/state\"\n[[route]]\nmatch = \"/\"\nrespond = { status = 200 }";
+    let gw = gateway().config(config).start();
+    let state = gw.dir().join("state");
+    let second = config.replace("@dir/state", state.to_str().unwrap());
+    let said = gateway().config(&second).refused();
+    assert!(said.contains("another gateway uses the state directory"), "{said}");
+    let said = gateway().file("taken", "").config(&config.replace("@dir/state", "@dir/taken/state")).refused();
+    assert!(said.contains("the state directory") && said.contains("cannot be made"), "{said}");
+    gw.get("/").send().expect(200);
+}

@@ -1,0 +1,117 @@
+//! `[server]` and `[log]`: what holds for the whole process.
+//!
+//! ```toml
+//! [server]
+//! threads      = 4                      # one a core, unless said otherwise
+//! grace_period = "30s"                  # for what is under way when the process ends
+//! state_dir    = "/var/lib/portcullis"  # what outlives the process; systemd's StateDirectory=, unless said otherwise
+//! ```
+//!
+//! A change of `[server]` takes a new process.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::build::Build;
+use crate::telemetry::access_log::{AccessLogConfig, Format, Target};
+use crate::types::Timespan;
+
+const GRACE: Duration = Duration::from_secs(30);
+
+/// `[server]` and `[log]`.
+pub(super) struct Settings {
+    /// How many workers there are.
+    pub(super) threads: usize,
+    /// How long requests under way may take when the process ends.
+    pub(super) grace: Duration,
+    /// Where the process keeps what outlives it.
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) level: Option<log::LevelFilter>,
+    pub(super) access: AccessLogConfig,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ServerConfig {
+    threads: Option<u16>,
+    grace_period: Option<Timespan>,
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct LogConfig {
+    level: Option<Level>,
+    access: AccessLogConfig,
+}
+
+/// How much the operator's log says.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<Level> for log::LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::Error,
+            Level::Warn => Self::Warn,
+            Level::Info => Self::Info,
+            Level::Debug => Self::Debug,
+            Level::Trace => Self::Trace,
+        }
+    }
+}
+
+impl Settings {
+    /// `None` after every mistake was reported.
+    pub(super) fn compile(build: &mut Build<'_>) -> Option<Self> {
+        let root = build.node();
+        let server: Option<ServerConfig> = match root.get("server") {
+            Some(node) => build.within_node(node, |build| {
+                let mut config: ServerConfig = build.deserialize()?;
+                if config.threads.is_some_and(|threads| !(1..=1024).contains(&threads)) {
+                    build.error("threads", "a gateway has 1 to 1024 threads");
+                }
+                config.state_dir = config.state_dir.map(|path| build.path(&path));
+                Some(config)
+            }),
+            None => Some(ServerConfig::default()),
+        };
+        let log: Option<LogConfig> = match root.get("log") {
+            Some(node) => build.within_node(node, |build| {
+                let mut config: LogConfig = build.deserialize()?;
+                if let Target::File(path) | Target::Unix(path) = &mut config.access.to {
+                    *path = build.path(path);
+                }
+                if matches!(config.access.format, Format::Pattern(_)) && config.access.fields.is_some() {
+                    build
+                        .error("access.fields", "a pattern says itself which fields a line has")
+                        .help("remove `fields`, or choose the format \"json\" or \"logfmt\"");
+                }
+                Some(config)
+            }),
+            None => Some(LogConfig::default()),
+        };
+        let server = server?;
+        let log = log?;
+        Some(Self {
+            threads: server.threads.map_or_else(cores, usize::from),
+            grace: server.grace_period.map_or(GRACE, Into::into),
+            state_dir: server.state_dir.or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from)),
+            level: log.level.map(Into::into),
+            access: log.access,
+        })
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
