@@ -11,6 +11,7 @@
 //! `/upstreams/NAME/servers/ADDRESS/drain` starts or ends the draining of a server.
 //!
 //! `POST /reload` loads the configuration again and answers with a receipt, or with 422 and every mistake.
+//! `POST /upgrade` has a new process take over and answers with a receipt, or with 500 and the reason.
 //!
 //! Every request sees the configuration of its moment. What is drained here lasts until its upstream is configured anew; the
 //! file's `drain` is what lasts longer.
@@ -43,6 +44,13 @@ const LARGEST_BODY: usize = 64 << 10;
 /// How long the body may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How a reload fails.
+const UNUSABLE: (StatusCode, &str, &str) =
+    (StatusCode::UNPROCESSABLE_ENTITY, "configuration", "The configuration cannot be used");
+/// How an upgrade fails.
+const NOT_UPGRADED: (StatusCode, &str, &str) =
+    (StatusCode::INTERNAL_SERVER_ERROR, "upgrade", "No other process takes over");
+
 /// The admin interface.
 pub struct Admin {
     gateway: Arc<ArcSwap<Gateway>>,
@@ -58,6 +66,12 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// The configuration cannot be used; then nothing has changed.
     fn reload(&self) -> Result<Vec<u8>, String>;
+
+    /// Has a new process take over; gives the receipt as JSON, or the reason in words.
+    ///
+    /// # Errors
+    /// It did not; then nothing has changed.
+    fn upgrade(&self) -> Result<Vec<u8>, String>;
 }
 
 impl Admin {
@@ -80,23 +94,28 @@ impl Admin {
             self.access.check_token(&request.headers)?;
         }
         match path {
-            "/reload" => self.reload(request).await,
+            "/reload" => self.control(request, UNUSABLE, |control| control.reload()).await,
+            "/upgrade" => self.control(request, NOT_UPGRADED, |control| control.upgrade()).await,
             _ => self.answer(request, path),
         }
     }
 
-    async fn reload(&self, request: &RequestHeader) -> Result<Reply, Reply> {
+    /// What changes the gateway as a whole, and takes a while.
+    async fn control(
+        &self,
+        request: &RequestHeader,
+        failed: (StatusCode, &'static str, &'static str),
+        act: fn(&dyn Control) -> Result<Vec<u8>, String>,
+    ) -> Result<Reply, Reply> {
         if request.method != Method::POST {
-            return Err(Reply::method_not_allowed("a reload is begun by POST").allow("POST"));
+            return Err(Reply::method_not_allowed("this is begun by POST").allow("POST"));
         }
         let control = self.control.clone();
-        let mistakes = match tokio::task::spawn_blocking(move || control.reload()).await {
-            Ok(Ok(receipt)) => return Ok(json(StatusCode::OK, receipt)),
-            Ok(Err(mistakes)) => mistakes,
-            Err(error) => return Err(Reply::internal("the reload failed").because(error.to_string())),
-        };
-        let title = "The configuration cannot be used";
-        Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "configuration", title, mistakes))
+        match tokio::task::spawn_blocking(move || act(&*control)).await {
+            Ok(Ok(receipt)) => Ok(json(StatusCode::OK, receipt)),
+            Ok(Err(why)) => Err(problem(failed.0, failed.1, failed.2, why)),
+            Err(error) => Err(Reply::internal("the gateway failed at it").because(error.to_string())),
+        }
     }
 
     fn answer(&self, request: &RequestHeader, path: &str) -> Result<Reply, Reply> {

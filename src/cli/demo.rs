@@ -8,10 +8,12 @@ use http::{Response, StatusCode};
 use pingora_core::apps::http_app::{HttpServer, ServeHttp};
 use pingora_core::protocols::http::ServerSession;
 
-use super::{compile, run};
+use super::compile;
+use super::run::Started;
 use crate::config::Loaded;
 use crate::facts::Connection;
 use crate::keep::{Fingerprint, Kept};
+use crate::server::handover::Inherited;
 use crate::server::listener::ListenerSpec;
 use crate::server::{self, Edge, Refused};
 
@@ -28,7 +30,7 @@ pub(super) fn run() -> Result<(), String> {
     for (name, port) in SERVICES {
         let address = server::listener::Address::Inet(([127, 0, 0, 1], port).into());
         let spec = Kept::or_make(None, Fingerprint::default(), || Some(ListenerSpec::plain(name, address)));
-        let bound = server::bind(spec.as_slice(), 1).map_err(|errors| format!("error: {}", errors.join("\n")))?;
+        let bound = server::bind(spec.as_slice(), 1, &mut Inherited::default()).map_err(|errors| format!("error: {}", errors.join("\n")))?;
         let started = bound
             .run(move || (HttpServer::new_app(Service { name }), None), Arc::new(NoEdge))
             .map_err(|error| format!("error: cannot start the service {name}: {error}"))?;
@@ -54,8 +56,8 @@ pub(super) fn run() -> Result<(), String> {
     ]
     .map(str::to_owned)
     .into();
-    let result = run::run(loaded, plan, None, &notes);
-    services.into_iter().for_each(|service| service.drain(Duration::ZERO));
+    let result = Started::new(loaded, plan, None, Inherited::default(), None)?.serve(None, &notes);
+    services.into_iter().for_each(|service| service.drain(Duration::ZERO, Duration::ZERO));
     result
 }
 

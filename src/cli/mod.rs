@@ -2,10 +2,12 @@
 
 mod demo;
 mod logger;
+mod notify;
 mod reload;
 mod run;
 mod settings;
 mod state_dir;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,14 +34,23 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway. SIGHUP reloads, SIGTERM drains and stops, SIGINT stops at once.
+    /// Run the gateway. SIGHUP reloads, SIGUSR2 upgrades, SIGTERM drains and stops, SIGINT stops at once.
     Run {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
         config: PathBuf,
+        /// Take over from the gateway that runs, once that is sent SIGQUIT
+        #[arg(long)]
+        upgrade: bool,
     },
     /// Have the running gateway load its configuration again; exits with 1 if that is wrong.
     Reload {
+        /// The configuration file, which says where the gateway's admin interface is
+        #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
+        config: PathBuf,
+    },
+    /// Have a new process of the installed binary take over from the running gateway, without a lost connection.
+    Upgrade {
         /// The configuration file, which says where the gateway's admin interface is
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
         config: PathBuf,
@@ -78,8 +89,9 @@ pub fn main() -> ExitCode {
     // Before Pingora installs another.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match arguments.command {
-        Command::Run { config } => load(&config).and_then(|(loaded, plan)| run::run(loaded, plan, Some(config), &[])),
+        Command::Run { config, upgrade } => run::run(&config, upgrade),
         Command::Reload { config } => reload::ask(&config),
+        Command::Upgrade { config } => upgrade::ask(&config),
         Command::Check { file } => check(&file),
         Command::Demo => demo::run(),
     };

@@ -9,14 +9,18 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::mpsc;
 
-use super::{Plan, Previous, compile_over, logger};
+use super::run::End;
+use super::state_dir::StateDir;
+use super::{Plan, Previous, compile_over, logger, notify};
 use crate::admin::Control;
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
@@ -31,8 +35,20 @@ pub(super) struct Running {
     pub file: Option<PathBuf>,
     pub current: Arc<ArcSwap<Gateway>>,
     pub server: Server,
+    /// The server of the admin interface, once it runs.
+    pub admin: OnceLock<Server>,
     /// Where the tasks of pools run.
     pub background: tokio::runtime::Handle,
+    pub state_dir: Option<StateDir>,
+    pub pid_file: Option<PathBuf>,
+    /// What an upgrade starts.
+    pub binary: PathBuf,
+    /// Set once this process is to end.
+    pub stopping: AtomicBool,
+    /// Set once another process is the gateway.
+    pub has_left: AtomicBool,
+    /// Ends this process.
+    pub end: mpsc::UnboundedSender<End>,
     pub state: Mutex<State>,
 }
 
@@ -49,7 +65,7 @@ pub(super) struct State {
 
 /// What a reload did.
 #[derive(Serialize)]
-struct Receipt {
+pub(super) struct Receipt {
     /// How often the configuration was replaced, and once more.
     generation: u64,
     changes: Vec<String>,
@@ -59,10 +75,13 @@ struct Receipt {
 
 impl Running {
     /// Reads the files again, and goes on with what they say.
-    fn load_again(&self) -> Result<Receipt, String> {
+    pub(super) fn load_again(&self) -> Result<Receipt, String> {
         let Some(file) = &self.file else { return Err("the demo has no file to load again".to_owned()) };
         // One at a time, and none sees the half of another.
         let mut state = self.state.lock();
+        if self.has_left.load(Ordering::Relaxed) {
+            return Err("error: another process has taken over, and this one only ends what is under way".to_owned());
+        }
         let began = Instant::now();
         let loaded = config::load(file).map_err(|diagnostics| diagnostics.to_string())?;
         self.replace(&mut state, Some(loaded), began)
@@ -108,15 +127,25 @@ impl Running {
             warnings: diagnostics.to_string(),
             took_ms: began.elapsed().as_secs_f64() * 1000.0,
         };
-        log::info!("reloaded: generation {}, {}", receipt.generation, summary(&receipt.changes));
+        let said = format!("generation {}, {}", receipt.generation, summary(&receipt.changes));
+        log::info!("reloaded: {said}");
+        notify::status(&said);
         Ok(receipt)
     }
 }
 
 impl Control for Running {
     fn reload(&self) -> Result<Vec<u8>, String> {
-        serde_json::to_vec(&self.load_again()?).map_err(|error| error.to_string())
+        json(&self.load_again()?)
     }
+
+    fn upgrade(&self) -> Result<Vec<u8>, String> {
+        json(&Running::upgrade(self)?)
+    }
+}
+
+fn json(receipt: &impl Serialize) -> Result<Vec<u8>, String> {
+    serde_json::to_vec(receipt).map_err(|error| error.to_string())
 }
 
 fn listener_changes(before: &[Kept<ListenerSpec>], now: &[Kept<ListenerSpec>]) -> Vec<String> {
@@ -146,11 +175,20 @@ fn summary(changes: &[String]) -> String {
 
 /// `portcullis reload`: looks the file over, then has the running gateway load it.
 pub(super) fn ask(file: &Path) -> Result<(), String> {
+    post(file, "/reload", "send it SIGHUP")
+}
+
+/// Looks the file over, then asks the running gateway and prints its receipt.
+///
+/// # Errors
+/// Mistakes in the file, or why the gateway does not do it. Without an admin interface there is something to do
+/// `instead`.
+pub(super) fn post(file: &Path, path: &str, instead: &str) -> Result<(), String> {
     let (_, plan) = super::load(file)?;
     let Some(admin) = plan.admin else {
-        return Err("error: without [admin] the running gateway cannot be asked: send it SIGHUP".to_owned());
+        return Err(format!("error: without [admin] the running gateway cannot be asked: {instead}"));
     };
-    let mut request = "POST /reload HTTP/1.0\r\nHost: localhost\r\n".to_owned();
+    let mut request = format!("POST {path} HTTP/1.0\r\nHost: localhost\r\n");
     if let Some(token) = admin.access.token() {
         request += &format!("Authorization: Bearer {token}\r\n");
     }
@@ -169,7 +207,7 @@ pub(super) fn ask(file: &Path) -> Result<(), String> {
 }
 
 fn exchange(address: &Address, request: &str) -> std::io::Result<String> {
-    const LONGEST: Duration = Duration::from_secs(60);
+    const LONGEST: Duration = Duration::from_secs(180);
     let mut answer = String::new();
     match address {
         Address::Inet(address) => {

@@ -1,114 +1,274 @@
 //! `portcullis run`: binds, starts, waits for a signal, drains.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora_core::apps::http_app::HttpServer;
 use pingora_core::server::configuration::ServerConf;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::reload::{Running, State};
 use super::state_dir::StateDir;
-use super::{Plan, logger};
-use crate::admin::{Access, Admin, Control};
+use super::upgrade::{self, Predecessor};
+use super::{Plan, logger, notify};
+use crate::admin::{Access, Admin};
 use crate::config::Loaded;
 use crate::facts::Connection;
 use crate::gateway::Gateway;
 use crate::proxy::{Direct, Proxy};
 use crate::reply::Reply;
+use crate::server::handover::Inherited;
+use crate::server::listener::Address;
 use crate::server::{self, Edge, Refused};
 use crate::telemetry::access_log::{AccessLog, Line};
 
-/// Runs the gateway until a signal ends it. `file` is what it loads again; `notes` are printed once it is ready.
-pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[String]) -> Result<(), String> {
-    let Plan { mut gateway, listeners, admin, settings, fixed } = plan;
-    logger::set_level(settings.level);
-    let access_log =
-        AccessLog::open(&settings.access).map_err(|error| format!("error: cannot open the access log: {error}"))?;
-    gateway.access_log = access_log.map(Arc::new);
+/// How the process ends.
+pub(super) enum End {
+    /// What is under way may end.
+    Drained,
+    /// At once.
+    AtOnce,
+    /// Another process is the gateway, and what is under way here may end.
+    HandedOver,
+    /// It never was the gateway, for this reason.
+    Refused(String),
+}
 
-    let _state_dir = settings.state_dir.as_deref().map(StateDir::take).transpose()?;
-    let bound = server::bind(&listeners, settings.threads);
-    let (admin, access) = admin.map(|admin| (admin.listener, admin.access)).unzip();
-    let admin = server::bind(admin.as_slice(), 1);
-    let (bound, admin) = match (bound, admin) {
-        (Ok(bound), Ok(admin)) => (bound, admin),
-        (bound, admin) => {
-            let errors = bound.err().into_iter().chain(admin.err()).flatten();
-            return Err(errors.map(|error| format!("error: {error}\n")).collect());
+/// How long connections without a request are kept when the gateway stops: a request may be on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
+/// How long the admin interface may take for its last answer.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+
+/// Runs the gateway with the configuration of a file until a signal ends it. It takes over from the process that started
+/// it for that, or from one that hands over if it is to be `awaited`.
+pub(super) fn run(file: &Path, awaited: bool) -> Result<(), String> {
+    // Before there are threads: the environment is changed.
+    let systemd = Inherited::from_systemd().map_err(|error| format!("error: what systemd hands over: {error}"))?;
+    let mut predecessor = Predecessor::parent();
+    let started = super::load(file).and_then(|(loaded, plan)| {
+        if awaited && predecessor.is_none() {
+            predecessor = Some(Predecessor::awaited(plan.settings.state_dir.as_deref())?);
         }
-    };
-
-    // Health checks, name resolution and signals: apart from the workers, so that they never wait for each other.
-    let background = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("background")
-        .enable_all()
-        .build()
-        .map_err(|error| format!("error: cannot start: {error}"))?;
-    for (_, pool) in gateway.pools() {
-        pool.start(background.handle());
-    }
-
-    let current = Arc::new(ArcSwap::from_pointee(gateway));
-    let edge = Arc::new(Refusals { gateway: current.clone() });
-    let draining = Arc::new(AtomicBool::new(false));
-    let addresses: Vec<_> = bound.addresses().iter().chain(admin.addresses()).cloned().collect();
-    let serve = || -> std::io::Result<_> {
-        let gateway = current.clone();
-        let proxies = move || (http_proxy(gateway.clone()), Some(Direct::new(gateway.clone())));
-        let running = Arc::new(Running {
-            file,
-            current: current.clone(),
-            server: bound.run(proxies, edge.clone())?,
-            background: background.handle().clone(),
-            state: Mutex::new(State { generation: 1, loaded, listeners, access: settings.access.clone(), fixed }),
-        });
-        let access = access.unwrap_or_else(|| Access::unix(None));
-        let (control, seen, draining) = (running.clone(), current.clone(), draining.clone());
-        let app =
-            move || HttpServer::new_app(Admin::new(seen.clone(), draining.clone(), access.clone(), control.clone()));
-        let admin = admin.run(move || (app(), None), edge)?;
-        Ok((running, admin))
-    };
-    let (running, admin) = serve().map_err(|error| format!("error: cannot start: {error}"))?;
-    for (name, address) in addresses {
-        eprintln!("listening name={name} address={address}");
-    }
-    eprintln!("ready");
-    notes.iter().for_each(|note| println!("{note}"));
-
-    let graceful = background.block_on(async {
-        let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-        let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals else {
-            log::error!("signals cannot be received");
-            return true;
+        let (inherited, lock) = match &predecessor {
+            Some(predecessor) => predecessor.gives()?,
+            None => (systemd, None),
         };
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return true,
-                _ = interrupt.recv() => return false,
-                _ = hangup.recv() => {
-                    let running = running.clone();
-                    let reloaded = tokio::task::spawn_blocking(move || running.reload()).await;
-                    if let Ok(Err(mistakes)) = reloaded {
-                        log::error!("the configuration stays as it is:\n{mistakes}");
-                    }
-                }
+        Started::new(loaded, plan, Some(file), inherited, lock)
+    });
+    match started {
+        Ok(started) => started.serve(predecessor, &[]),
+        Err(why) => {
+            if let Some(predecessor) = predecessor {
+                predecessor.failed(&why);
+            }
+            Err(why)
+        }
+    }
+}
+
+/// The gateway at work, and who ends it.
+pub(super) struct Started {
+    running: Arc<Running>,
+    ends: mpsc::UnboundedReceiver<End>,
+    background: Runtime,
+    /// Shown by the admin interface.
+    draining: Arc<AtomicBool>,
+    grace: Duration,
+    addresses: Vec<(Box<str>, Address)>,
+}
+
+impl Started {
+    /// Binds what is not inherited, and starts. `lock` is that of a predecessor's state directory.
+    pub(super) fn new(
+        loaded: Loaded,
+        plan: Plan,
+        file: Option<&Path>,
+        mut inherited: Inherited,
+        lock: Option<OwnedFd>,
+    ) -> Result<Self, String> {
+        let Plan { mut gateway, listeners, admin, settings, fixed } = plan;
+        logger::set_level(settings.level);
+        let state_dir = settings.state_dir.as_deref().map(|path| StateDir::take(path, lock)).transpose()?;
+        let access_log =
+            AccessLog::open(&settings.access).map_err(|error| format!("error: cannot open the access log: {error}"))?;
+        gateway.access_log = access_log.map(Arc::new);
+
+        let bound = server::bind(&listeners, settings.threads, &mut inherited);
+        let (admin, access) = admin.map(|admin| (admin.listener, admin.access)).unzip();
+        let admin = server::bind(admin.as_slice(), 1, &mut inherited);
+        let (bound, admin) = match (bound, admin) {
+            (Ok(bound), Ok(admin)) => (bound, admin),
+            (bound, admin) => {
+                let errors = bound.err().into_iter().chain(admin.err()).flatten();
+                return Err(errors.map(|error| format!("error: {error}\n")).collect());
+            }
+        };
+        for socket in inherited.left() {
+            log::warn!("no listener takes the socket {socket} that was handed over, and it is closed");
+        }
+
+        // Health checks, name resolution and signals: apart from the workers, so that they never wait for each other.
+        let background = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("background")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("error: cannot start: {error}"))?;
+        for (_, pool) in gateway.pools() {
+            pool.start(background.handle());
+        }
+
+        let current = Arc::new(ArcSwap::from_pointee(gateway));
+        let edge = Arc::new(Refusals { gateway: current.clone() });
+        let draining = Arc::new(AtomicBool::new(false));
+        let addresses = bound.addresses().iter().chain(admin.addresses()).cloned().collect();
+        let (end, ends) = mpsc::unbounded_channel();
+        let serve = || -> std::io::Result<_> {
+            let gateway = current.clone();
+            let proxies = move || (http_proxy(gateway.clone()), Some(Direct::new(gateway.clone())));
+            let running = Arc::new(Running {
+                file: file.map(Path::to_owned),
+                current: current.clone(),
+                server: bound.run(proxies, edge.clone())?,
+                admin: OnceLock::new(),
+                background: background.handle().clone(),
+                state_dir,
+                pid_file: settings.pid_file,
+                binary: upgrade::binary(settings.binary),
+                end,
+                stopping: AtomicBool::new(false),
+                has_left: AtomicBool::new(false),
+                state: Mutex::new(State { generation: 1, loaded, listeners, access: settings.access, fixed }),
+            });
+            let access = access.unwrap_or_else(|| Access::unix(None));
+            let (control, seen, draining) = (running.clone(), current.clone(), draining.clone());
+            let app = move || {
+                HttpServer::new_app(Admin::new(seen.clone(), draining.clone(), access.clone(), control.clone()))
+            };
+            let admin = admin.run(move || (app(), None), edge)?;
+            let _ = running.admin.set(admin);
+            Ok(running)
+        };
+        let running = serve().map_err(|error| format!("error: cannot start: {error}"))?;
+        Ok(Self { running, ends, background, draining, grace: settings.grace, addresses })
+    }
+
+    /// Serves until it is ended. `notes` are printed once it is ready.
+    pub(super) fn serve(mut self, predecessor: Option<Predecessor>, notes: &[String]) -> Result<(), String> {
+        for (name, address) in &self.addresses {
+            eprintln!("listening name={name} address={address}");
+        }
+        match predecessor {
+            None => self.running.take_charge()?,
+            Some(predecessor) => {
+                predecessor.ready()?;
+                let running = self.running.clone();
+                self.background.spawn_blocking(move || match predecessor.wait() {
+                    Ok(()) => running.take_charge().unwrap_or_else(|why| log::error!("{why}")),
+                    Err(why) => drop(running.end.send(End::Refused(why))),
+                });
             }
         }
-    });
-    draining.store(true, Ordering::Relaxed);
-    let grace = if graceful { settings.grace } else { Duration::ZERO };
-    log::info!("stopping, with {grace:?} for requests under way");
-    running.server.drain(grace);
-    admin.drain(Duration::ZERO);
-    background.shutdown_background();
-    Ok(())
+        eprintln!("ready");
+        notes.iter().for_each(|note| println!("{note}"));
+        let running = self.running.clone();
+        self.background.spawn(async move { notify::watchdog(&running.server).await });
+        let end = self.background.block_on(until_the_end(&self.running, &mut self.ends));
+
+        let Self { running, background, draining, .. } = self;
+        let admin = || {
+            if let Some(admin) = running.admin.get() {
+                admin.drain(LAST_ANSWER, Duration::ZERO);
+            }
+        };
+        // From here on nothing is replaced, and a process that was to take over is ended.
+        running.stopping.store(true, Ordering::Relaxed);
+        drop(running.state.lock());
+        match &end {
+            End::HandedOver => {
+                // Only the successor says how things are.
+                admin();
+                log::info!("ending what is under way within {:?}", self.grace);
+                running.server.drain(self.grace, self.grace);
+            }
+            End::Drained => {
+                draining.store(true, Ordering::Relaxed);
+                notify::stopping();
+                log::info!("stopping, with {:?} for requests under way", self.grace);
+                running.server.drain(self.grace, LAST_REQUEST);
+                admin();
+            }
+            End::AtOnce | End::Refused(_) => running.server.drain(Duration::ZERO, Duration::ZERO),
+        }
+        if !matches!(end, End::HandedOver) {
+            running.leave_charge();
+        }
+        background.shutdown_background();
+        match end {
+            End::Refused(why) => Err(why),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Running {
+    /// From now on this process is the gateway.
+    fn take_charge(&self) -> Result<(), String> {
+        if let Some(path) = &self.pid_file {
+            let written = std::fs::write(path, format!("{}\n", std::process::id()));
+            written.map_err(|error| format!("error: cannot write the pid file {}: {error}", path.display()))?;
+        }
+        notify::ready("takes connections");
+        Ok(())
+    }
+
+    fn leave_charge(&self) {
+        let Some(path) = &self.pid_file else { return };
+        let is_ours = |text: String| text.trim() == std::process::id().to_string();
+        if std::fs::read_to_string(path).is_ok_and(is_ours) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Does what signals ask for, until one of them or something else ends the process.
+async fn until_the_end(running: &Arc<Running>, ends: &mut mpsc::UnboundedReceiver<End>) -> End {
+    use SignalKind as Kind;
+    let kinds = [Kind::terminate(), Kind::interrupt(), Kind::hangup(), Kind::user_defined2(), Kind::quit()];
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup), Ok(mut user2), Ok(mut quit)] = kinds.map(signal) else {
+        log::error!("signals cannot be received");
+        return End::AtOnce;
+    };
+    let apart = |act: fn(&Running)| {
+        let running = running.clone();
+        tokio::task::spawn_blocking(move || act(&running));
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return End::Drained,
+            _ = interrupt.recv() => return End::AtOnce,
+            Some(end) = ends.recv() => return end,
+            _ = hangup.recv() => apart(|running| {
+                if let Err(mistakes) = running.load_again() {
+                    log::error!("the configuration stays as it is:\n{mistakes}");
+                }
+            }),
+            // They log themselves how it went.
+            _ = user2.recv() => apart(|running| drop(running.upgrade())),
+            _ = quit.recv() => apart(|running| {
+                if let Err(why) = running.hand_over() {
+                    log::error!("{why}");
+                }
+            }),
+        }
+    }
 }
 
 /// A worker's proxy, with its own pool of upstream connections.

@@ -5,6 +5,8 @@
 //! threads      = 4                      # one a core, unless said otherwise
 //! grace_period = "30s"                  # for what is under way when the process ends
 //! state_dir    = "/var/lib/portcullis"  # what outlives the process; systemd's StateDirectory=, unless said otherwise
+//! pid_file     = "/run/portcullis/pid"  # of the process that is the gateway
+//! binary       = "/usr/bin/portcullis"  # what an upgrade starts; where this process was started from, unless said otherwise
 //! ```
 //!
 //! A change of `[server]` takes a new process.
@@ -28,6 +30,10 @@ pub(super) struct Settings {
     pub(super) grace: Duration,
     /// Where the process keeps what outlives it.
     pub(super) state_dir: Option<PathBuf>,
+    /// Where the process writes its number.
+    pub(super) pid_file: Option<PathBuf>,
+    /// What an upgrade starts.
+    pub(super) binary: Option<PathBuf>,
     pub(super) level: Option<log::LevelFilter>,
     pub(super) access: AccessLogConfig,
 }
@@ -38,6 +44,8 @@ struct ServerConfig {
     threads: Option<u16>,
     grace_period: Option<Timespan>,
     state_dir: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    binary: Option<PathBuf>,
 }
 
 #[derive(Deserialize, Default)]
@@ -80,7 +88,9 @@ impl Settings {
                 if config.threads.is_some_and(|threads| !(1..=1024).contains(&threads)) {
                     build.error("threads", "a gateway has 1 to 1024 threads");
                 }
-                config.state_dir = config.state_dir.map(|path| build.path(&path));
+                for path in [&mut config.state_dir, &mut config.pid_file, &mut config.binary].into_iter().flatten() {
+                    *path = build.path(path);
+                }
                 Some(config)
             }),
             None => Some(ServerConfig::default()),
@@ -106,6 +116,8 @@ impl Settings {
             threads: server.threads.map_or_else(cores, usize::from),
             grace: server.grace_period.map_or(GRACE, Into::into),
             state_dir: server.state_dir.or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from)),
+            pid_file: server.pid_file,
+            binary: server.binary,
             level: log.level.map(Into::into),
             access: log.access,
         })

@@ -201,7 +201,7 @@ fn client_ip_facts(config: ClientIpConfig, build: &mut Build<'_>) -> Option<Clie
 }
 
 impl Address {
-    pub(super) fn is_any_port(&self) -> bool {
+    fn is_any_port(&self) -> bool {
         matches!(self, Self::Inet(address) if address.port() == 0)
     }
 }
@@ -325,6 +325,11 @@ fn token(secret: &Secret, build: &mut Build<'_>) -> Option<SecretText> {
 }
 
 impl ListenerSpec {
+    /// Whether a socket that was bound for a listener of this address and name is the one for this listener.
+    pub(super) fn is_at(&self, address: &Address, name: &str) -> bool {
+        self.address == *address && (!address.is_any_port() || *self.facts.name == *name)
+    }
+
     /// A listener without TLS and with every default.
     pub fn plain(name: &str, address: Address) -> Self {
         let facts = Listener {

@@ -5,6 +5,7 @@
 //! that waits for a request holds no buffer.
 
 mod connection;
+pub mod handover;
 pub(crate) mod head;
 mod http2;
 pub mod listener;
@@ -25,7 +26,7 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -33,6 +34,7 @@ use crate::facts::{Connection, Tls};
 use crate::keep::Kept;
 use crate::proxy::{Direct, Served};
 use connection::{Conn, Next};
+use handover::{Channel, Inherited};
 use listener::{Address, ListenerSpec};
 use transport::{Plain, Transport};
 
@@ -48,16 +50,37 @@ pub trait Edge: Send + Sync + 'static {
 /// Sockets that are bound and listen, and nobody accepts yet.
 pub struct Bound {
     workers: Vec<Vec<BoundSocket>>,
-    listeners: Vec<Arc<BoundListener>>,
+    listening: Vec<Listening>,
     addresses: Vec<(Box<str>, Address)>,
 }
 
 /// A server at work.
 pub struct Server {
     shutdown: watch::Sender<bool>,
-    workers: Mutex<Vec<(JoinHandle<()>, mpsc::UnboundedSender<BoundSocket>)>>,
-    listeners: Mutex<Vec<Arc<BoundListener>>>,
-    deadline: Arc<Mutex<Option<Instant>>>,
+    workers: Mutex<Vec<(JoinHandle<()>, mpsc::UnboundedSender<Order>)>>,
+    listening: Mutex<Vec<Listening>>,
+    ending: Arc<Mutex<Option<Ending>>>,
+}
+
+/// What a worker is told.
+enum Order {
+    Accept(BoundSocket),
+    /// A worker that does not answer hangs.
+    Answer(oneshot::Sender<()>),
+}
+
+/// Until when connections may live on once the server stops.
+#[derive(Clone, Copy)]
+struct Ending {
+    /// Those that wait for a request.
+    idle: Instant,
+    all: Instant,
+}
+
+/// A listener with its sockets, to be given to another process; the workers accept from duplicates.
+struct Listening {
+    listener: Arc<BoundListener>,
+    sockets: Vec<Socket>,
 }
 
 struct BoundSocket {
@@ -73,19 +96,19 @@ struct BoundListener {
     open: AtomicUsize,
 }
 
-/// Binds every listener for every worker.
+/// Binds every listener for every worker, or takes the sockets that are inherited for it.
 ///
 /// # Errors
 /// Every address that cannot be bound, with the reason.
-pub fn bind(specs: &[Kept<ListenerSpec>], threads: usize) -> Result<Bound, Vec<String>> {
+pub fn bind(specs: &[Kept<ListenerSpec>], threads: usize, inherited: &mut Inherited) -> Result<Bound, Vec<String>> {
     let workers = (0..threads.max(1)).map(|_| Vec::new()).collect();
-    let mut bound = Bound { workers, listeners: Vec::new(), addresses: Vec::new() };
+    let mut bound = Bound { workers, listening: Vec::new(), addresses: Vec::new() };
     let mut errors = Vec::new();
     for spec in specs {
         let spec = &spec.thing;
         let (stop, _) = watch::channel(false);
         let listener = BoundListener { spec: ArcSwap::new(spec.clone()), stop, open: AtomicUsize::new(0) };
-        if let Err(error) = bound.add(Arc::new(listener)) {
+        if let Err(error) = bound.add(Arc::new(listener), inherited) {
             let hint = match error.kind() {
                 io::ErrorKind::AddrInUse => ": another process listens there",
                 io::ErrorKind::PermissionDenied => ": ports below 1024 need the capability CAP_NET_BIND_SERVICE",
@@ -117,70 +140,110 @@ impl Bound {
         A: HttpServerApp + Send + Sync + 'static,
     {
         let (shutdown, watch) = watch::channel(false);
-        let deadline = Arc::new(Mutex::new(None));
+        let ending = Arc::new(Mutex::new(None));
         let app = Arc::new(app);
         let mut workers = Vec::new();
         for (i, sockets) in self.workers.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (app, edge, watch, deadline) = (app.clone(), edge.clone(), watch.clone(), deadline.clone());
-            let (more, added) = mpsc::unbounded_channel();
+            let (app, edge, watch, ending) = (app.clone(), edge.clone(), watch.clone(), ending.clone());
+            let (tell, orders) = mpsc::unbounded_channel();
             let work = move || {
                 runtime.block_on(async move {
                     let (app, direct) = app();
-                    let worker =
-                        Arc::new(Worker { app: Arc::new(app), direct, edge, watch, live: AtomicUsize::new(0) });
-                    worker.run(sockets, added, &deadline).await;
+                    let (app, live) = (Arc::new(app), AtomicUsize::new(0));
+                    Arc::new(Worker { app, direct, edge, watch, ending, live }).run(sockets, orders).await;
                 });
             };
-            workers.push((std::thread::Builder::new().name(format!("worker-{i}")).spawn(work)?, more));
+            workers.push((std::thread::Builder::new().name(format!("worker-{i}")).spawn(work)?, tell));
         }
-        Ok(Server { shutdown, workers: Mutex::new(workers), listeners: Mutex::new(self.listeners), deadline })
+        Ok(Server { shutdown, workers: Mutex::new(workers), listening: Mutex::new(self.listening), ending })
     }
 
-    fn add(&mut self, listener: Arc<BoundListener>) -> io::Result<()> {
+    fn add(&mut self, listener: Arc<BoundListener>, inherited: &mut Inherited) -> io::Result<()> {
         let spec = listener.spec.load_full();
-        self.listeners.push(listener.clone());
-        match &spec.address {
-            Address::Inet(address) => {
-                let mut address = *address;
-                probe(address)?;
-                for worker in &mut self.workers {
-                    let socket = inet_socket(address)?;
-                    // A port that the system chose for the first socket holds for all.
-                    if let Some(bound) = socket.local_addr()?.as_socket() {
-                        address = bound;
-                    }
-                    worker.push(BoundSocket { socket, listener: listener.clone() });
-                }
-                self.addresses.push((spec.facts.name.clone(), Address::Inet(address)));
-            }
-            Address::Unix(path) => {
-                if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
-                    std::fs::remove_file(path)?;
-                }
-                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-                socket.bind(&socket2::SockAddr::unix(path)?)?;
-                std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
-                socket.listen(BACKLOG)?;
-                socket.set_nonblocking(true)?;
-                for worker in &mut self.workers {
-                    worker.push(BoundSocket { socket: socket.try_clone()?, listener: listener.clone() });
-                }
-                self.addresses.push((spec.facts.name.clone(), Address::Unix(path.clone())));
-            }
+        let mut sockets = inherited.take(&spec)?;
+        if sockets.is_empty() {
+            sockets = open(&spec.address, self.workers.len())?;
         }
+        self.addresses.push((spec.facts.name.clone(), handover::local(&sockets[0])?));
+        let threads = self.workers.len();
+        // Every worker has a socket and every socket a worker, however many there are of each.
+        for i in 0..threads.max(sockets.len()) {
+            let socket = sockets[i % sockets.len()].try_clone()?;
+            self.workers[i % threads].push(BoundSocket { socket, listener: listener.clone() });
+        }
+        self.listening.push(Listening { listener, sockets });
         Ok(())
     }
 }
 
+/// Sockets for that many workers.
+fn open(address: &Address, workers: usize) -> io::Result<Vec<Socket>> {
+    match address {
+        Address::Inet(address) => {
+            let mut address = *address;
+            probe(address)?;
+            let mut sockets = Vec::new();
+            for _ in 0..workers {
+                let socket = inet_socket(address)?;
+                // A port that the system chose for the first socket holds for all.
+                if let Some(bound) = socket.local_addr()?.as_socket() {
+                    address = bound;
+                }
+                sockets.push(socket);
+            }
+            Ok(sockets)
+        }
+        Address::Unix(path) => {
+            if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+                std::fs::remove_file(path)?;
+            }
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.bind(&socket2::SockAddr::unix(path)?)?;
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(vec![socket])
+        }
+    }
+}
+
 impl Server {
-    /// Stops accepting, lets what is under way end until the deadline, and returns when all workers are gone.
-    pub fn drain(&self, grace: Duration) {
-        *self.deadline.lock() = Some(Instant::now() + grace);
+    /// Stops accepting, lets what is under way end within `grace`, and returns when all workers are gone. A
+    /// connection that waits for a request may have it within `idle`: closing it at once could meet a request that
+    /// is on its way.
+    pub fn drain(&self, grace: Duration, idle: Duration) {
+        let now = Instant::now();
+        *self.ending.lock() = Some(Ending { idle: now + idle.min(grace), all: now + grace });
         let _ = self.shutdown.send(true);
+        self.listening.lock().clear();
         for (thread, _) in std::mem::take(&mut *self.workers.lock()) {
             let _ = thread.join();
         }
+    }
+
+    /// Gives the listening sockets to another process, and goes on accepting.
+    ///
+    /// # Errors
+    /// The other process does not take them.
+    pub fn give(&self, channel: &Channel) -> io::Result<()> {
+        channel.give(&self.listening.lock())
+    }
+
+    /// Whether every worker answers within `patience`.
+    pub async fn is_alive(&self, patience: Duration) -> bool {
+        let asked = |(_, worker): &(_, mpsc::UnboundedSender<Order>)| {
+            let (answer, answered) = oneshot::channel();
+            worker.send(Order::Answer(answer)).is_ok().then_some(answered)
+        };
+        let Some(answers) = self.workers.lock().iter().map(asked).collect::<Option<Vec<_>>>() else { return false };
+        let all = async {
+            for answer in answers {
+                answer.await?;
+            }
+            Ok::<(), oneshot::error::RecvError>(())
+        };
+        matches!(tokio::time::timeout(patience, all).await, Ok(Ok(())))
     }
 
     /// Goes on with these listeners: binds what is new, gives what stays its new settings for the connections to
@@ -189,13 +252,13 @@ impl Server {
     /// # Errors
     /// A new one cannot be bound, with the reason; then nothing has changed.
     pub fn apply(&self, specs: &[Kept<ListenerSpec>]) -> Result<Vec<(Box<str>, Address)>, Vec<String>> {
-        let mut listeners = self.listeners.lock();
+        let mut listening = self.listening.lock();
         let find = |spec: &ListenerSpec| {
-            let is_same = |listener: &&Arc<BoundListener>| {
-                let old = listener.spec.load();
-                old.address == spec.address && (!spec.address.is_any_port() || old.facts.name == spec.facts.name)
+            let is_same = |listening: &&Listening| {
+                let old = listening.listener.spec.load();
+                spec.is_at(&old.address, &old.facts.name)
             };
-            listeners.iter().find(is_same).cloned()
+            listening.iter().find(is_same).map(|listening| listening.listener.clone())
         };
         let (mut staying, mut new) = (Vec::new(), Vec::new());
         for kept in specs {
@@ -205,19 +268,23 @@ impl Server {
             }
         }
         let workers = self.workers.lock();
-        let bound = bind(&new, workers.len())?;
-        for gone in listeners.iter().filter(|old| !staying.iter().any(|(listener, _)| Arc::ptr_eq(old, listener))) {
-            gone.stop.send_replace(true);
-            if let Address::Unix(path) = &gone.spec.load().address {
-                let _ = std::fs::remove_file(path);
+        let bound = bind(&new, workers.len(), &mut Inherited::default())?;
+        listening.retain(|Listening { listener, .. }| {
+            let stays = staying.iter().any(|(staying, _)| Arc::ptr_eq(staying, listener));
+            if !stays {
+                listener.stop.send_replace(true);
+                if let Address::Unix(path) = &listener.spec.load().address {
+                    let _ = std::fs::remove_file(path);
+                }
             }
-        }
-        *listeners = staying.iter().map(|(listener, _)| listener.clone()).chain(bound.listeners).collect();
+            stays
+        });
+        listening.extend(bound.listening);
         for (listener, spec) in staying {
             listener.spec.store(spec);
         }
         for ((_, worker), sockets) in workers.iter().zip(bound.workers) {
-            sockets.into_iter().for_each(|socket| drop(worker.send(socket)));
+            sockets.into_iter().for_each(|socket| drop(worker.send(Order::Accept(socket))));
         }
         Ok(bound.addresses)
     }
@@ -253,6 +320,7 @@ struct Worker<A> {
     direct: Option<Direct>,
     edge: Arc<dyn Edge>,
     watch: watch::Receiver<bool>,
+    ending: Arc<Mutex<Option<Ending>>>,
     live: AtomicUsize,
 }
 
@@ -270,12 +338,7 @@ impl<A> Drop for Counted<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
-    async fn run(
-        self: Arc<Self>,
-        sockets: Vec<BoundSocket>,
-        mut added: mpsc::UnboundedReceiver<BoundSocket>,
-        deadline: &Mutex<Option<Instant>>,
-    ) {
+    async fn run(self: Arc<Self>, sockets: Vec<BoundSocket>, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut accepting = JoinSet::new();
         for BoundSocket { socket, listener } in sockets {
             accepting.spawn(self.clone().accept(socket, listener));
@@ -284,15 +347,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
         loop {
             tokio::select! {
                 _ = watch.wait_for(|stop| *stop) => break,
-                Some(BoundSocket { socket, listener }) = added.recv() => {
-                    accepting.spawn(self.clone().accept(socket, listener));
-                }
+                Some(order) = orders.recv() => match order {
+                    Order::Accept(BoundSocket { socket, listener }) => {
+                        accepting.spawn(self.clone().accept(socket, listener));
+                    }
+                    Order::Answer(answer) => drop(answer.send(())),
+                },
                 Some(_) = accepting.join_next() => {}
             }
         }
         while accepting.join_next().await.is_some() {}
         self.app.http_cleanup().await;
-        let deadline = deadline.lock().unwrap_or_else(Instant::now);
+        let deadline = self.ending.lock().map_or_else(Instant::now, |ending| ending.all);
         while self.live.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -378,6 +444,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
         Conn::new(io.into(), false, Arc::new(connection)).refuse(&answer).await;
     }
 
+    /// Waits until the server stops and connections without a request have waited long enough.
+    async fn idle_is_over(&self, watch: &mut watch::Receiver<bool>) {
+        let _ = watch.wait_for(|stop| *stop).await;
+        let until = self.ending.lock().map(|ending| ending.idle);
+        if let Some(until) = until {
+            // Boxed, so that connections that wait for a request are no larger for it.
+            Box::pin(tokio::time::sleep_until(until.into())).await;
+        }
+    }
+
     async fn serve(self: Arc<Self>, mut conn: Box<Conn>) {
         let mut watch = self.watch.clone();
         loop {
@@ -387,7 +463,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
                 tokio::select! {
                     biased;
                     next = conn.next() => next,
-                    _ = watch.wait_for(|stop| *stop) => return,
+                    () = self.idle_is_over(&mut watch) => return,
                 }
             };
             match next {
