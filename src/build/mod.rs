@@ -45,12 +45,13 @@ pub struct Build<'t> {
     at: Vec<&'t Node>,
     found: Vec<Diagnostic>,
     hidden: Vec<Place>,
+    files: Vec<PathBuf>,
 }
 
 impl<'t> Build<'t> {
     /// Starts at the root of a tree.
     pub fn new(sources: &'t Sources, root: &'t Node) -> Self {
-        Self { sources, at: vec![root], found: Vec::new(), hidden: Vec::new() }
+        Self { sources, at: vec![root], found: Vec::new(), hidden: Vec::new(), files: Vec::new() }
     }
 
     /// Works on what stands under `key` (a dotted path; `name[3]` is an element). Where the file has no such
@@ -74,6 +75,7 @@ impl<'t> Build<'t> {
         let result = work(&mut inner);
         self.found.append(&mut inner.found);
         self.hidden.append(&mut inner.hidden);
+        self.files.append(&mut inner.files);
         result
     }
 
@@ -144,19 +146,20 @@ impl<'t> Build<'t> {
     }
 
     /// What a part of the configuration says, with the contents of the files that the keys `files` name in it.
-    pub fn fingerprint(&self, node: &Node, files: &[&str]) -> Fingerprint {
+    pub fn fingerprint(&mut self, node: &Node, files: &[&str]) -> Fingerprint {
         let mut print = Fingerprint::default();
         self.print(node, "", files, &mut print);
         print
     }
 
-    fn print(&self, node: &Node, key: &str, files: &[&str], print: &mut Fingerprint) {
+    fn print(&mut self, node: &Node, key: &str, files: &[&str], print: &mut Fingerprint) {
         match &node.value {
             Value::String(text) => {
                 print.add(b's', text.as_bytes());
                 if files.contains(&key) {
-                    let contents = std::fs::read(self.path_at(node, Path::new(text)));
-                    print.add(b'f', &contents.unwrap_or_default());
+                    let path = self.path_at(node, Path::new(text));
+                    print.add(b'f', &std::fs::read(&path).unwrap_or_default());
+                    self.files.push(path);
                 }
             }
             Value::Integer(number) => print.add(b'i', &number.to_le_bytes()),
@@ -175,6 +178,11 @@ impl<'t> Build<'t> {
                 }
             }
         }
+    }
+
+    /// The files whose contents count in fingerprints.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Reads a text file that the configuration names; reports one that cannot be read.

@@ -8,7 +8,7 @@ use super::Diagnostic;
 use super::diagnostic::Severity;
 
 /// The texts that a configuration was read from.
-#[derive(Default, Debug)]
+#[derive(Default, Debug, PartialEq)]
 pub struct Sources {
     files: Vec<(String, String)>,
 }
@@ -77,6 +77,11 @@ impl Sources {
             found.push(Diagnostic::new(Severity::Error, place, format!("not valid TOML: {}", error.message())));
         }
         (table(file, &root, &mut found), found)
+    }
+
+    /// The names of all files.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(name, _)| name.as_str())
     }
 
     /// The name of a file.

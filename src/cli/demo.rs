@@ -30,7 +30,8 @@ pub(super) fn run() -> Result<(), String> {
     for (name, port) in SERVICES {
         let address = server::listener::Address::Inet(([127, 0, 0, 1], port).into());
         let spec = Kept::or_make(None, Fingerprint::default(), || Some(ListenerSpec::plain(name, address)));
-        let bound = server::bind(spec.as_slice(), 1, &mut Inherited::default()).map_err(|errors| format!("error: {}", errors.join("\n")))?;
+        let bound = server::bind(spec.as_slice(), 1, &mut Inherited::default())
+            .map_err(|errors| format!("error: {}", errors.join("\n")))?;
         let started = bound
             .run(move || (HttpServer::new_app(Service { name }), None), Arc::new(NoEdge))
             .map_err(|error| format!("error: cannot start the service {name}: {error}"))?;

@@ -8,6 +8,7 @@ mod run;
 mod settings;
 mod state_dir;
 mod upgrade;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,7 +35,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway. SIGHUP reloads, SIGUSR2 upgrades, SIGTERM drains and stops, SIGINT stops at once.
+    /// Run the gateway. SIGHUP reloads, SIGUSR2 upgrades, SIGTERM drains, SIGINT stops.
     Run {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
@@ -49,7 +50,7 @@ enum Command {
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
         config: PathBuf,
     },
-    /// Have a new process of the installed binary take over from the running gateway, without a lost connection.
+    /// Have a new process of the installed binary take over, without a lost connection.
     Upgrade {
         /// The configuration file, which says where the gateway's admin interface is
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
@@ -73,6 +74,8 @@ struct Plan {
     settings: Settings,
     /// `[server]` and `[admin]`, which hold for as long as the process lives.
     fixed: [Fingerprint; 2],
+    /// Certificates and their like.
+    files: Vec<PathBuf>,
 }
 
 /// What runs, for what of it can be kept.
@@ -141,11 +144,13 @@ fn compile_over(previous: &Previous<'_>, loaded: &Loaded) -> (Option<Plan>, Diag
     let settings = Settings::compile(&mut build);
     let fixed = ["server", "admin"]
         .map(|table| build.node().get(table).map(|node| build.fingerprint(node, &["file"])).unwrap_or_default());
+    let files = build.files().to_vec();
     let diagnostics = build.diagnostics();
     if diagnostics.errors() > 0 {
         return (None, diagnostics);
     }
-    let plan = || Some(Plan { gateway: gateway?, listeners: listeners?, admin: admin?, settings: settings?, fixed });
+    let plan =
+        || Some(Plan { gateway: gateway?, listeners: listeners?, admin: admin?, settings: settings?, fixed, files });
     let plan = plan();
     (plan, diagnostics)
 }

@@ -57,6 +57,8 @@ pub(super) struct State {
     pub generation: u64,
     /// What the configuration says.
     pub loaded: Loaded,
+    /// The files that it names: certificates and their like.
+    pub files: Vec<PathBuf>,
     pub listeners: Vec<Kept<ListenerSpec>>,
     pub access: AccessLogConfig,
     /// `[server]` and `[admin]`.
@@ -87,18 +89,46 @@ impl Running {
         self.replace(&mut state, Some(loaded), began)
     }
 
-    /// Goes on with what is loaded, or with what was loaded before and the certificates that it names as they are
-    /// now.
+    /// Goes on with what the configuration's files, or else only the certificates that it names, say by now; does
+    /// nothing if that is what runs.
+    pub(super) fn catch_up(&self, all: bool) -> Result<(), String> {
+        let mut state = self.state.lock();
+        let (Some(file), false) = (&self.file, self.has_left.load(Ordering::Relaxed)) else { return Ok(()) };
+        let began = Instant::now();
+        let loaded = match all {
+            true => Some(config::load(file).map_err(|diagnostics| diagnostics.to_string())?),
+            false => None,
+        };
+        match &loaded {
+            Some(loaded) if loaded.sources == state.loaded.sources => Ok(()),
+            _ => self.replace(&mut state, loaded, began).map(drop),
+        }
+    }
+
+    /// Goes on with what is loaded, or with what was loaded before.
     fn replace(&self, state: &mut State, loaded: Option<Loaded>, began: Instant) -> Result<Receipt, String> {
         let before = self.current.load_full();
         let previous = Previous { gateway: Some(&before), listeners: &state.listeners };
         let (plan, diagnostics) = compile_over(&previous, loaded.as_ref().unwrap_or(&state.loaded));
         let Some(plan) = plan else { return Err(diagnostics.to_string()) };
-        let Plan { mut gateway, listeners, settings, fixed, .. } = plan;
+        let Plan { mut gateway, listeners, settings, fixed, files, .. } = plan;
         for (table, (now, then)) in ["server", "admin"].iter().zip(fixed.iter().zip(&state.fixed)) {
             if now != then {
-                return Err(format!("error: [{table}] has changed, and that takes a new process: restart the gateway"));
+                return Err(format!(
+                    "error: [{table}] has changed, and that takes a new process: upgrade or restart the gateway"
+                ));
             }
+        }
+        let mut changes = gateway.changes(&before);
+        changes.extend(listener_changes(&state.listeners, &listeners));
+        let receipt = |generation, changes| Receipt {
+            generation,
+            changes,
+            warnings: diagnostics.to_string(),
+            took_ms: began.elapsed().as_secs_f64() * 1000.0,
+        };
+        if loaded.is_none() && changes.is_empty() {
+            return Ok(receipt(state.generation, changes));
         }
         gateway.access_log = match settings.access == state.access {
             true => before.access_log.clone(),
@@ -113,20 +143,13 @@ impl Running {
         // From here on nothing can fail.
         logger::set_level(settings.level);
         gateway.pools().for_each(|(_, pool)| pool.start(&self.background));
-        let mut changes = gateway.changes(&before);
-        changes.extend(listener_changes(&state.listeners, &listeners));
         self.current.store(Arc::new(gateway));
         state.generation += 1;
         if let Some(loaded) = loaded {
             state.loaded = loaded;
         }
-        (state.listeners, state.access, state.fixed) = (listeners, settings.access, fixed);
-        let receipt = Receipt {
-            generation: state.generation,
-            changes,
-            warnings: diagnostics.to_string(),
-            took_ms: began.elapsed().as_secs_f64() * 1000.0,
-        };
+        (state.listeners, state.access, state.fixed, state.files) = (listeners, settings.access, fixed, files);
+        let receipt = receipt(state.generation, changes);
         let said = format!("generation {}, {}", receipt.generation, summary(&receipt.changes));
         log::info!("reloaded: {said}");
         notify::status(&said);

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::reload::{Running, State};
 use super::state_dir::StateDir;
 use super::upgrade::{self, Predecessor};
-use super::{Plan, logger, notify};
+use super::{Plan, logger, notify, watch};
 use crate::admin::{Access, Admin};
 use crate::config::Loaded;
 use crate::facts::Connection;
@@ -52,16 +52,18 @@ pub(super) fn run(file: &Path, awaited: bool) -> Result<(), String> {
     // Before there are threads: the environment is changed.
     let systemd = Inherited::from_systemd().map_err(|error| format!("error: what systemd hands over: {error}"))?;
     let mut predecessor = Predecessor::parent();
-    let started = super::load(file).and_then(|(loaded, plan)| {
-        if awaited && predecessor.is_none() {
-            predecessor = Some(Predecessor::awaited(plan.settings.state_dir.as_deref())?);
+    let start = |predecessor: &mut Option<Predecessor>| {
+        // First of all: what is given and not taken would look like a crash.
+        let mut given = predecessor.as_ref().map(Predecessor::gives).transpose()?;
+        let (loaded, plan) = super::load(file)?;
+        if awaited && given.is_none() {
+            let awaited = predecessor.insert(Predecessor::awaited(plan.settings.state_dir.as_deref())?);
+            given = Some(awaited.gives()?);
         }
-        let (inherited, lock) = match &predecessor {
-            Some(predecessor) => predecessor.gives()?,
-            None => (systemd, None),
-        };
+        let (inherited, lock) = given.unwrap_or((systemd, None));
         Started::new(loaded, plan, Some(file), inherited, lock)
-    });
+    };
+    let started = start(&mut predecessor);
     match started {
         Ok(started) => started.serve(predecessor, &[]),
         Err(why) => {
@@ -93,7 +95,7 @@ impl Started {
         mut inherited: Inherited,
         lock: Option<OwnedFd>,
     ) -> Result<Self, String> {
-        let Plan { mut gateway, listeners, admin, settings, fixed } = plan;
+        let Plan { mut gateway, listeners, admin, settings, fixed, files } = plan;
         logger::set_level(settings.level);
         let state_dir = settings.state_dir.as_deref().map(|path| StateDir::take(path, lock)).transpose()?;
         let access_log =
@@ -145,7 +147,7 @@ impl Started {
                 end,
                 stopping: AtomicBool::new(false),
                 has_left: AtomicBool::new(false),
-                state: Mutex::new(State { generation: 1, loaded, listeners, access: settings.access, fixed }),
+                state: Mutex::new(State { generation: 1, loaded, files, listeners, access: settings.access, fixed }),
             });
             let access = access.unwrap_or_else(|| Access::unix(None));
             let (control, seen, draining) = (running.clone(), current.clone(), draining.clone());
@@ -180,6 +182,7 @@ impl Started {
         notes.iter().for_each(|note| println!("{note}"));
         let running = self.running.clone();
         self.background.spawn(async move { notify::watchdog(&running.server).await });
+        self.background.spawn(watch::watch(self.running.clone()));
         let end = self.background.block_on(until_the_end(&self.running, &mut self.ends));
 
         let Self { running, background, draining, .. } = self;
@@ -222,8 +225,12 @@ impl Running {
     /// From now on this process is the gateway.
     fn take_charge(&self) -> Result<(), String> {
         if let Some(path) = &self.pid_file {
-            let written = std::fs::write(path, format!("{}\n", std::process::id()));
-            written.map_err(|error| format!("error: cannot write the pid file {}: {error}", path.display()))?;
+            // Who looks finds the old number or the new one.
+            let new = path.with_extension("new");
+            let written = std::fs::write(&new, format!("{}\n", std::process::id()));
+            written
+                .and_then(|()| std::fs::rename(&new, path))
+                .map_err(|error| format!("error: cannot write the pid file {}: {error}", path.display()))?;
         }
         notify::ready("takes connections");
         Ok(())

@@ -113,7 +113,7 @@ impl Running {
 
     fn see_through(&self, channel: &Channel, successor: &mut impl Successor) -> Result<(), String> {
         let broken = |error| format!("error: the new process cannot be talked to: {error}");
-        self.give(channel).map_err(broken)?;
+        self.give(channel).map_err(|error| successor.fate().unwrap_or_else(|| broken(error)))?;
         let until = Instant::now() + PATIENCE;
         loop {
             match channel.receive(GLANCE) {
@@ -121,7 +121,7 @@ impl Running {
                 Ok((Message::Failed(why), _)) => return Err(why),
                 Ok((other, _)) => return Err(format!("error: the new process says {other:?}")),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(successor.ended().unwrap_or_else(|| broken(error))),
+                Err(error) => return Err(successor.fate().unwrap_or_else(|| broken(error))),
             }
             if Instant::now() > until {
                 return Err(format!("error: the new process was not ready within {PATIENCE:?}"));
@@ -132,7 +132,7 @@ impl Running {
         while Instant::now() < until {
             match channel.receive(GLANCE) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(successor.ended().unwrap_or_else(|| broken(error))),
+                Err(error) => return Err(successor.fate().unwrap_or_else(|| broken(error))),
                 Ok((other, _)) => return Err(format!("error: the new process says {other:?}")),
             }
             self.look_after(successor)?;
@@ -171,6 +171,14 @@ trait Successor {
     fn pid(&self) -> u32;
     /// Why it is no longer there, if so.
     fn ended(&mut self) -> Option<String>;
+    /// The same, of one that has closed its end of the channel and may just be ending.
+    fn fate(&mut self) -> Option<String> {
+        (0..20).find_map(|_| {
+            std::thread::sleep(GLANCE);
+            self.ended()
+        })
+    }
+
     /// Ends it.
     fn end(self);
 }

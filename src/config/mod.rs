@@ -4,7 +4,9 @@
 //! include = ["apis/*.toml"]      # relative to this file; names sort the order
 //! ```
 //!
-//! `include` stands above all tables: below a `[table]` line it would be a key of that table, which is a mistake.
+//! With `watch = true` beside it the gateway loads the configuration again when one of its files changes.
+//!
+//! `include` and `watch` stand above all tables: below a `[table]` line they would be keys of that table, which is a mistake.
 //!
 //! Tables with names (`[upstream.NAME]`) and lists (`[[route]]`) add up over the files. A name given twice, or
 //! a single table (`[defaults]`) in two files, is a mistake: which one wins would depend on the order of files.
@@ -21,6 +23,8 @@ pub struct Loaded {
     pub sources: Sources,
     /// The tree over all files.
     pub root: Node,
+    /// The file patterns that were included.
+    patterns: Vec<String>,
     found: Vec<Diagnostic>,
 }
 
@@ -29,7 +33,9 @@ const NAMED: &[&str] = &["listen", "upstream", "auth", "consumer", "cache", "sto
 /// Lists that add up over the files.
 const LISTS: &[&str] = &["route", "test"];
 /// Tables that stand once.
-const SINGLE: &[&str] = &["server", "admin", "log", "trace", "metrics", "defaults", "include"];
+const SINGLE: &[&str] = &["server", "admin", "log", "trace", "metrics", "defaults"];
+/// What is no table.
+const PLAIN: &[&str] = &["include", "watch"];
 /// What is promised and not there yet.
 const RESERVED: &[&str] = &["auth", "consumer", "cache", "store", "api", "trace", "metrics", "test"];
 
@@ -41,11 +47,11 @@ const LARGEST_FILE: u64 = 256 << 20;
 /// # Errors
 /// The main file cannot be read. Every other mistake is kept for [`Loaded::build`].
 pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
-    let mut loader = Loader { sources: Sources::default(), found: Vec::new(), open: Vec::new(), seen: HashSet::new() };
+    let mut loader = Loader::default();
     match loader.file(path) {
         Ok(root) => {
-            let Loader { sources, found, .. } = loader;
-            let mut loaded = Loaded { sources, root, found };
+            let Loader { sources, found, patterns, .. } = loader;
+            let mut loaded = Loaded { sources, root, patterns, found };
             loaded.check_tables();
             Ok(loaded)
         }
@@ -62,7 +68,7 @@ impl Loaded {
         let mut sources = Sources::default();
         let (mut root, mut found) = sources.parse(name, text);
         misplaced_includes(&mut root, &mut found);
-        let mut loaded = Self { sources, root, found };
+        let mut loaded = Self { sources, root, patterns: Vec::new(), found };
         loaded.check_tables();
         loaded
     }
@@ -74,10 +80,21 @@ impl Loaded {
         build
     }
 
+    /// Whether its files are to be watched (`watch = true`).
+    pub fn is_watched(&self) -> bool {
+        self.root.get("watch").is_some_and(|watch| watch.value == Value::Boolean(true))
+    }
+
+    /// The files that it was read from, and those that would be read now.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let included = self.patterns.iter().filter_map(|pattern| glob::glob(pattern).ok()).flatten().flatten();
+        self.sources.names().map(PathBuf::from).chain(included)
+    }
+
     /// Top-level keys that are unknown, of the wrong type, or not there yet.
     fn check_tables(&mut self) {
         let Some(table) = self.root.table() else { return };
-        let known: Vec<&str> = [NAMED, LISTS, SINGLE].concat();
+        let known: Vec<&str> = [NAMED, LISTS, SINGLE, PLAIN].concat();
         for (key, entry) in table {
             let mut say = |message: String, help: Option<String>| {
                 let mut diagnostic = Diagnostic::new(Severity::Error, Some(entry.key), message);
@@ -93,18 +110,19 @@ impl Loaded {
                 say(format!("`{key}` is not available in this version"), None);
             } else if LISTS.contains(&key) && entry.node.array().is_none() {
                 say(format!("`{key}` is a list: write [[{key}]]"), None);
-            } else if (NAMED.contains(&key) || SINGLE.contains(&key))
-                && key != "include"
-                && entry.node.table().is_none()
-            {
+            } else if key == "watch" && !matches!(entry.node.value, Value::Boolean(_)) {
+                say(format!("`watch` is true or false, found {}", entry.node.value), None);
+            } else if (NAMED.contains(&key) || SINGLE.contains(&key)) && entry.node.table().is_none() {
                 say(format!("`{key}` is a table, found {}", entry.node.value), Some(format!("write [{key}]")));
             }
         }
     }
 }
 
+#[derive(Default)]
 struct Loader {
     sources: Sources,
+    patterns: Vec<String>,
     found: Vec<Diagnostic>,
     /// The files that include the one at hand, to find a circle.
     open: Vec<PathBuf>,
@@ -151,6 +169,7 @@ impl Loader {
                 continue;
             };
             let full = path.parent().unwrap_or(Path::new("")).join(text);
+            self.patterns.push(full.to_string_lossy().into_owned());
             let files = match glob::glob(&full.to_string_lossy()) {
                 Ok(files) => files,
                 Err(error) => {

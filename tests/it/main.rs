@@ -27,4 +27,5 @@ mod routing;
 mod selftest;
 mod timeouts;
 mod tls;
+mod upgrade;
 mod upstreams;

@@ -159,6 +159,49 @@ fn certificates_that_were_renewed_are_loaded() {
     open.get("/").send().expect(200);
 }
 
+#[test]
+fn files_that_change_are_noticed() {
+    let origin = Origin::saying("ok");
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let tls =
+        "[listen.public]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }";
+    let identity = old.issue(&["a.test"]);
+    let gw = gateway()
+        .file("a.pem", &identity.cert)
+        .file("a.key", &identity.key)
+        .origin("a", &origin)
+        .config(tls)
+        .config(A)
+        .start();
+    let ask = |authority: &Authority| {
+        let client = gw.connect_tls("a.test", authority.client(&["http/1.1"]));
+        client.map(|mut client| client.get("/").send().expect(200).header("x-is").to_owned()).ok()
+    };
+    assert_eq!(ask(&old).unwrap(), "a");
+    let said = |what: &str| gw.errors().iter().any(|line| line.contains(what)).then_some(());
+    // The configuration is not watched, and so the certificate is all that changes.
+    gw.rewrite(&format!("{tls}\n{B}"));
+    let renewed = new.issue(&["a.test"]);
+    std::fs::write(gw.dir().join("a.pem"), &renewed.cert).unwrap();
+    eventually("half of it is refused", || said("does not belong to the certificate"));
+    assert_eq!(ask(&old).unwrap(), "a");
+    std::fs::write(gw.dir().join("a.key"), &renewed.key).unwrap();
+    eventually("the certificate is loaded", || ask(&new).filter(|is| is == "a"));
+    assert!(ask(&old).is_none());
+
+    let watched = format!("watch = true\n{tls}\n");
+    gw.rewrite(&format!("{watched}{A}"));
+    assert_eq!(gw.reload().expect(200).json()["generation"], 3);
+    gw.rewrite(&format!("{watched}{B}"));
+    eventually("the configuration is loaded", || ask(&new).filter(|is| is == "b"));
+    gw.rewrite(&format!("{watched}{A}\n[[route"));
+    eventually("a mistake is told", || said("not valid TOML"));
+    assert_eq!(ask(&new).unwrap(), "b");
+    assert_eq!(gw.reload().status, 422);
+    gw.rewrite(&format!("{watched}{A}"));
+    eventually("the configuration is loaded", || ask(&new).filter(|is| is == "a"));
+}
+
 /// Stops the traffic, also when the test fails.
 struct Stop(Arc<AtomicBool>);
 

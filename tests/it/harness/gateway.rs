@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -132,7 +132,15 @@ impl Builder {
             serde_json::from_str(&line).unwrap_or(Value::String(line))
         });
         follow(child.stderr.take().expect("it is piped"), errors.clone(), |line| line);
-        let mut gateway = Gateway { child, listeners: HashMap::new(), log, errors, names: self.names, dir: self.dir };
+        let mut gateway = Gateway {
+            child,
+            listeners: HashMap::new(),
+            log,
+            errors,
+            names: self.names,
+            dir: self.dir,
+            successors: Mutex::default(),
+        };
         gateway.wait_until_ready();
         gateway
     }
@@ -203,6 +211,7 @@ pub struct Gateway {
     errors: Arc<Journal<String>>,
     names: Vec<(String, String)>,
     dir: TempDir,
+    successors: Mutex<Vec<u32>>,
 }
 
 impl Gateway {
@@ -214,6 +223,32 @@ impl Gateway {
     /// Has it load its file again: the answer of the admin interface.
     pub fn reload(&self) -> Response {
         Request::to(self.listener("admin"), "POST", "/reload").host("localhost").send()
+    }
+
+    /// Has another process take over from it: the answer of the admin interface. From then on this is the other
+    /// process.
+    pub fn upgrade(&self) -> Response {
+        let response = Request::to(self.listener("admin"), "POST", "/upgrade").host("localhost").send();
+        if response.status == 200 {
+            let pid = response.json()["pid"].as_u64().and_then(|pid| pid.try_into().ok());
+            self.is_now(pid.expect("the receipt names the process"));
+        }
+        response
+    }
+
+    /// Another process has taken over.
+    pub fn is_now(&self, pid: u32) {
+        self.successors.lock().unwrap_or_else(|e| e.into_inner()).push(pid);
+    }
+
+    /// USR2: have another process take over.
+    pub fn usr2(&self) {
+        self.signal(Signal::USR2);
+    }
+
+    /// QUIT: hand over to a process that waits for it.
+    pub fn quit(&self) {
+        self.signal(Signal::QUIT);
     }
 
     /// HUP: load the file again.
@@ -317,7 +352,7 @@ impl Gateway {
 
     /// Its process, for `/proc`.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        *self.successors.lock().unwrap_or_else(|e| e.into_inner()).last().unwrap_or(&self.child.id())
     }
 
     /// Resident memory in bytes.
@@ -338,7 +373,7 @@ impl Gateway {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("our child can be signalled");
+        kill_process(pid(self.pid()), signal).expect("our process can be signalled");
     }
 
     /// Whether it is still there.
@@ -381,6 +416,9 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for successor in self.successors.get_mut().unwrap_or_else(|e| e.into_inner()) {
+            let _ = kill_process(pid(*successor), Signal::KILL);
+        }
         if thread::panicking() {
             let mut said = String::new();
             for line in self.errors.all() {
@@ -392,4 +430,8 @@ impl Drop for Gateway {
             eprint!("{said}");
         }
     }
+}
+
+fn pid(number: u32) -> Pid {
+    number.try_into().ok().and_then(Pid::from_raw).expect("a process has a number")
 }

@@ -132,28 +132,19 @@ impl<'c> H2Request<'c> {
 
     /// As [`Self::send`], where there may be no answer.
     pub fn try_send(self) -> Result<Response, h2::Error> {
-        let body = self.body.clone();
-        let trailers = self.trailers.clone();
-        let mut call = self.begin(body.is_none() && trailers.is_none())?;
-        let runtime = call.runtime;
-        within_deadline(runtime, async move {
-            if let Some(body) = body {
-                // A server may answer, and end the stream, before it has read the body.
-                let _ = call.sink.send_data(body, trailers.is_none());
-            }
-            if let Some(trailers) = trailers {
-                let _ = call.sink.send_trailers(trailers);
-            }
-            let mut response = call.head().await?;
-            let mut body = call.source.take().expect("the head was read");
-            while let Some(data) = body.data().await {
-                let data = data?;
-                body.flow_control().release_capacity(data.len())?;
-                response.body.extend_from_slice(&data);
-            }
-            response.trailers = fields(&body.trailers().await?.unwrap_or_default());
-            Ok(response)
-        })
+        let (body, trailers) = (self.body.clone(), self.trailers.clone());
+        let call = self.begin(body.is_none() && trailers.is_none())?;
+        call.complete(body, trailers)
+    }
+
+    /// As [`Self::try_send`]; `None` where the gateway has said that it takes no more requests on this connection, or
+    /// not this one any more: a client then asks again elsewhere (RFC 9113, section 6.8). One that the gateway took has
+    /// an answer.
+    pub fn send_unless_closing(self) -> Option<Result<Response, h2::Error>> {
+        match self.try_send() {
+            Err(error) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => None,
+            result => Some(result),
+        }
     }
 
     /// Sends the head only; the body follows as the test goes on.
@@ -187,6 +178,28 @@ pub struct Call<'c> {
 }
 
 impl Call<'_> {
+    fn complete(mut self, body: Option<Bytes>, trailers: Option<HeaderMap>) -> Result<Response, h2::Error> {
+        let runtime = self.runtime;
+        within_deadline(runtime, async move {
+            if let Some(body) = body {
+                // A server may answer, and end the stream, before it has read the body.
+                let _ = self.sink.send_data(body, trailers.is_none());
+            }
+            if let Some(trailers) = trailers {
+                let _ = self.sink.send_trailers(trailers);
+            }
+            let mut response = self.head().await?;
+            let mut body = self.source.take().expect("the head was read");
+            while let Some(data) = body.data().await {
+                let data = data?;
+                body.flow_control().release_capacity(data.len())?;
+                response.body.extend_from_slice(&data);
+            }
+            response.trailers = fields(&body.trailers().await?.unwrap_or_default());
+            Ok(response)
+        })
+    }
+
     /// Sends some of the body.
     pub fn write(&mut self, bytes: &[u8]) {
         self.sink.send_data(Bytes::copy_from_slice(bytes), false).expect("the stream takes data");

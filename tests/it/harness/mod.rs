@@ -20,6 +20,7 @@ mod h2_origin;
 mod journal;
 mod origin;
 mod parts;
+mod traffic;
 mod wire;
 
 pub use certificates::{Authority, Identity};
@@ -31,4 +32,5 @@ pub use h2_origin::{H2Answer, H2Origin};
 pub use journal::{DEADLINE, Journal, eventually};
 pub use origin::{Answer, ClosedPort, Origin, Seen, answer, full_address, refused_address};
 pub use parts::{Part, free_port, in_front_of, nginx, output, python};
+pub use traffic::Traffic;
 pub use wire::Fields;

@@ -57,6 +57,7 @@ pub struct Answer {
     framing: Framing,
     sent: Option<usize>,
     pause: Option<(usize, Duration)>,
+    trickle: Option<(usize, Duration)>,
     then: Then,
 }
 
@@ -174,6 +175,12 @@ impl Answer {
         self
     }
 
+    /// Rests after every so many bytes of the framed body.
+    pub fn trickling(mut self, each: usize, pause: Duration) -> Self {
+        self.trickle = Some((each, pause));
+        self
+    }
+
     /// Closes the connection after the answer, without saying so in it.
     pub fn closing(mut self) -> Self {
         self.then = Then::Close;
@@ -213,6 +220,13 @@ impl Answer {
             return Ok(());
         }
         let body = &body[..self.sent.unwrap_or(body.len()).min(body.len())];
+        if let Some((each, pause)) = self.trickle {
+            for piece in body.chunks(each) {
+                reader.write(piece)?;
+                thread::sleep(pause);
+            }
+            return Ok(());
+        }
         match self.pause {
             Some((after, pause)) if after < body.len() => {
                 reader.write(&body[..after])?;
