@@ -68,7 +68,7 @@ pub(super) fn run(file: &Path, awaited: bool) -> Result<(), String> {
         Ok(started) => started.serve(predecessor, &[]),
         Err(why) => {
             if let Some(predecessor) = predecessor {
-                predecessor.failed(&why);
+                predecessor.failed(why.trim_end());
             }
             Err(why)
         }
@@ -196,10 +196,11 @@ impl Started {
         drop(running.state.lock());
         match &end {
             End::HandedOver => {
+                log::info!("ending what is under way within {:?}", self.grace);
+                running.server.stop(self.grace, self.grace);
                 // Only the successor says how things are.
                 admin();
-                log::info!("ending what is under way within {:?}", self.grace);
-                running.server.drain(self.grace, self.grace);
+                running.server.join();
             }
             End::Drained => {
                 draining.store(true, Ordering::Relaxed);

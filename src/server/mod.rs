@@ -209,14 +209,23 @@ fn open(address: &Address, workers: usize) -> io::Result<Vec<Socket>> {
 }
 
 impl Server {
-    /// Stops accepting, lets what is under way end within `grace`, and returns when all workers are gone. A
-    /// connection that waits for a request may have it within `idle`: closing it at once could meet a request that
-    /// is on its way.
-    pub fn drain(&self, grace: Duration, idle: Duration) {
+    /// Stops accepting, and lets what is under way end within `grace`. A connection that waits for a request may
+    /// have it within `idle`: closing it at once could meet a request that is on its way.
+    pub fn stop(&self, grace: Duration, idle: Duration) {
         let now = Instant::now();
         *self.ending.lock() = Some(Ending { idle: now + idle.min(grace), all: now + grace });
         let _ = self.shutdown.send(true);
         self.listening.lock().clear();
+    }
+
+    /// Stops, and returns when all workers are gone.
+    pub fn drain(&self, grace: Duration, idle: Duration) {
+        self.stop(grace, idle);
+        self.join();
+    }
+
+    /// Returns when all workers are gone, once it was stopped.
+    pub fn join(&self) {
         for (thread, _) in std::mem::take(&mut *self.workers.lock()) {
             let _ = thread.join();
         }

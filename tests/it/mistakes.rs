@@ -191,7 +191,6 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["`include` stands in a table", "1 error"],
     ),
     ("Ͷ]", &["not valid TOML"]),
-    ("watch = \"yes\"", &["`watch` is true or false"]),
     ("[[route]]\nmatch = \"/\nupstream = \"o\"", &["not valid TOML"]),
     ("[[route]]\nmatch = \"/\"\nmatch = \"/\"\nupstream = \"o\"", &["not valid TOML", "duplicate key"]),
 ];

@@ -37,6 +37,7 @@ fn a_file_with_mistakes_changes_nothing_and_every_mistake_is_told() {
             &["nowhere", "`y`"][..],
         ),
         ("[[route", &["not valid TOML"]),
+        ("watch = \"yes\"\n[[route]]\nmatch = \"/\"\nrespond = {}", &["`watch` is true or false"]),
         ("[server]\nthreads = 2\n[[route]]\nmatch = \"/\"\nrespond = {}", &["[server] has changed", "a new process"]),
     ] {
         gw.rewrite(config);

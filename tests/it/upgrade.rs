@@ -105,7 +105,7 @@ fn a_file_with_mistakes_changes_nothing() {
     gw.rewrite(&format!("{server}{ROUTES}\n[[route]]\nmatch = \"/new\"\nrespond = {{ status = 204 }}"));
     gw.reload().expect(422);
     gw.upgrade().expect(200);
-    gw.get("/new").send().expect(204);
+    eventually("the new process answers", || (gw.get("/new").send().status == 204).then_some(()));
     eventually("the first process leaves", || (!exists(first)).then_some(()));
 }
 
