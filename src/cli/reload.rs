@@ -28,6 +28,7 @@ use crate::keep::{Fingerprint, Kept};
 use crate::server::Server;
 use crate::server::listener::{Address, ListenerSpec};
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig};
+use crate::upstream::Background;
 
 /// The gateway at work, and what it was made of.
 pub(super) struct Running {
@@ -38,7 +39,7 @@ pub(super) struct Running {
     /// The server of the admin interface, once it runs.
     pub admin: OnceLock<Server>,
     /// Where the tasks of pools run.
-    pub background: tokio::runtime::Handle,
+    pub pools: Background,
     pub state_dir: Option<StateDir>,
     pub pid_file: Option<PathBuf>,
     /// What an upgrade starts.
@@ -142,7 +143,7 @@ impl Running {
         }
         // From here on nothing can fail.
         logger::set_level(settings.level);
-        gateway.pools().for_each(|(_, pool)| pool.start(&self.background));
+        gateway.pools().for_each(|(_, pool)| pool.start(&self.pools));
         self.current.store(Arc::new(gateway));
         state.generation += 1;
         if let Some(loaded) = loaded {

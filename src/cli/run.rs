@@ -28,6 +28,7 @@ use crate::server::handover::Inherited;
 use crate::server::listener::Address;
 use crate::server::{self, Edge, Refused};
 use crate::telemetry::access_log::{AccessLog, Line};
+use crate::upstream::Background;
 
 /// How the process ends.
 pub(super) enum End {
@@ -123,9 +124,8 @@ impl Started {
             .enable_all()
             .build()
             .map_err(|error| format!("error: cannot start: {error}"))?;
-        for (_, pool) in gateway.pools() {
-            pool.start(background.handle());
-        }
+        let pools = Background::new(background.handle().clone());
+        gateway.pools().for_each(|(_, pool)| pool.start(&pools));
 
         let current = Arc::new(ArcSwap::from_pointee(gateway));
         let edge = Arc::new(Refusals { gateway: current.clone() });
@@ -140,7 +140,7 @@ impl Started {
                 current: current.clone(),
                 server: bound.run(proxies, edge.clone())?,
                 admin: OnceLock::new(),
-                background: background.handle().clone(),
+                pools,
                 state_dir,
                 pid_file: settings.pid_file,
                 binary: upgrade::binary(settings.binary),

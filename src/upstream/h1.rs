@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -261,7 +261,14 @@ impl Server {
 
 /// The idle connections of one worker.
 #[derive(Default)]
-pub struct Idle(Mutex<HashMap<u64, Vec<Waiting>, foldhash::fast::FixedState>>);
+pub struct Idle(Mutex<HashMap<u64, ToServer, foldhash::fast::FixedState>>);
+
+/// The idle connections to one server.
+struct ToServer {
+    /// Gone when the configuration no longer has the server.
+    backend: Weak<Backend>,
+    waiting: Vec<Waiting>,
+}
 
 struct Waiting {
     server: Server,
@@ -275,8 +282,8 @@ impl Idle {
     /// A connection to the server, the one that was used last, if one is there.
     pub fn take(&self, backend: &Backend) -> Option<Server> {
         let mut idle = self.0.lock();
-        let waiting = idle.get_mut(&backend.serial)?;
-        while let Some(Waiting { server, until }) = waiting.pop() {
+        let to_server = idle.get_mut(&backend.serial)?;
+        while let Some(Waiting { server, until }) = to_server.waiting.pop() {
             if until > Instant::now() && server.is_quiet() {
                 return Some(server);
             }
@@ -285,7 +292,7 @@ impl Idle {
     }
 
     /// Keeps a connection for later, if it can be used again. `body_sent` says whether the whole request was sent.
-    pub fn put(&self, backend: &Backend, mut server: Server, body_sent: bool, most: Duration) {
+    pub fn put(&self, backend: &Arc<Backend>, mut server: Server, body_sent: bool, most: Duration) {
         if !body_sent || !server.is_clean() || most.is_zero() {
             return;
         }
@@ -294,18 +301,24 @@ impl Idle {
         server.unsent = Vec::new();
         server.heard = false;
         let mut idle = self.0.lock();
-        let waiting = idle.entry(backend.serial).or_default();
-        if waiting.len() < MOST_IDLE {
+        if !idle.contains_key(&backend.serial) {
+            // Another configuration may have come, and then nobody takes what is there for the former.
+            idle.retain(|_, to_server| to_server.backend.strong_count() > 0);
+            idle.insert(backend.serial, ToServer { backend: Arc::downgrade(backend), waiting: Vec::new() });
+        }
+        if let Some(ToServer { waiting, .. }) = idle.get_mut(&backend.serial)
+            && waiting.len() < MOST_IDLE
+        {
             waiting.push(Waiting { server, until: Instant::now() + most });
         }
     }
 
-    /// Closes what waited for too long, and what the servers closed.
+    /// Closes what waited for too long, what the servers closed, and what no configuration has a use for.
     pub fn sweep(&self) {
         let now = Instant::now();
-        self.0.lock().retain(|_, waiting| {
+        self.0.lock().retain(|_, ToServer { backend, waiting }| {
             waiting.retain(|waiting| waiting.until > now && waiting.server.is_quiet());
-            !waiting.is_empty()
+            !waiting.is_empty() && backend.strong_count() > 0
         });
     }
 }

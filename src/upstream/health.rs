@@ -13,10 +13,21 @@ use tokio::task::JoinSet;
 use super::config::HealthConfig;
 use super::{Backend, Health, Pool};
 
+/// What checks connect with: one for all pools, since each knows the system's certificate authorities by heart.
+pub(super) struct Connectors {
+    http: Connector,
+    transport: TransportConnector,
+}
+
+impl Default for Connectors {
+    fn default() -> Self {
+        Self { http: Connector::new(None), transport: TransportConnector::new(None) }
+    }
+}
+
 /// Runs while the pool lives.
-pub(super) async fn run(pool: Weak<Pool>, config: HealthConfig) {
+pub(super) async fn run(pool: Weak<Pool>, config: HealthConfig, connectors: Arc<Connectors>) {
     let config = Arc::new(config);
-    let connectors = Arc::new((Connector::new(None), TransportConnector::new(None)));
     // Dropping the set ends the checks that it holds.
     let mut checks = JoinSet::new();
     let mut known: HashMap<usize, tokio::task::AbortHandle> = HashMap::new();
@@ -40,9 +51,7 @@ pub(super) async fn run(pool: Weak<Pool>, config: HealthConfig) {
     }
 }
 
-type Connectors = Arc<(Connector, TransportConnector)>;
-
-async fn check(pool: Arc<str>, backend: Arc<Backend>, config: Arc<HealthConfig>, connectors: Connectors) {
+async fn check(pool: Arc<str>, backend: Arc<Backend>, config: Arc<HealthConfig>, connectors: Arc<Connectors>) {
     loop {
         let outcome = match tokio::time::timeout(config.timeout.into(), ask(&backend, &config, &connectors)).await {
             Ok(outcome) => outcome,
@@ -80,14 +89,14 @@ async fn ask(backend: &Backend, config: &HealthConfig, connectors: &Connectors) 
     let mut peer = backend.peer().clone();
     peer.options.read_timeout = Some(config.timeout.into());
     let Some(path) = &config.path else {
-        return connectors.1.new_stream(&peer).await.map(drop).map_err(say);
+        return connectors.transport.new_stream(&peer).await.map(drop).map_err(say);
     };
     let host = match &config.host {
         Some(host) => host.clone(),
         None if peer.sni.is_empty() => backend.name().to_string(),
         None => peer.sni.clone(),
     };
-    let (mut session, _) = connectors.0.get_http_session(&peer).await.map_err(say)?;
+    let (mut session, _) = connectors.http.get_http_session(&peer).await.map_err(say)?;
     let mut request = RequestHeader::build("GET", path.as_bytes(), Some(2)).map_err(say)?;
     request.insert_header("Host", host).map_err(say)?;
     request.insert_header("User-Agent", "portcullis-health").map_err(say)?;

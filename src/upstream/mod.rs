@@ -39,8 +39,8 @@ mod peer;
 mod retry;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -99,6 +99,19 @@ pub struct Tried {
     any: bool,
 }
 
+/// Where the tasks of pools run, and what they share.
+pub struct Background {
+    runtime: tokio::runtime::Handle,
+    connectors: OnceLock<Arc<health::Connectors>>,
+}
+
+impl Background {
+    /// Tasks run there.
+    pub fn new(runtime: tokio::runtime::Handle) -> Self {
+        Self { runtime, connectors: OnceLock::new() }
+    }
+}
+
 impl Pool {
     /// Compiles `[upstream.NAME]`; `None` after every mistake in it was reported.
     pub fn compile(name: &str, config: &UpstreamConfig, build: &mut Build<'_>) -> Option<Self> {
@@ -134,16 +147,17 @@ impl Pool {
 
     /// Starts resolving names and checking health, on a runtime that outlives the pool. What it starts ends with
     /// the pool. To start it again changes nothing.
-    pub fn start(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
+    pub fn start(self: &Arc<Self>, background: &Background) {
         if self.started.swap(true, Ordering::Relaxed) {
             return;
         }
         let mut tasks = self.tasks.lock();
         if self.config.servers.iter().any(|server| matches!(server.address, Address::Name(..))) {
-            tasks.push(runtime.spawn(discover::run(Arc::downgrade(self))));
+            tasks.push(background.runtime.spawn(discover::run(Arc::downgrade(self))));
         }
         if let Some(health) = &self.config.health {
-            tasks.push(runtime.spawn(health::run(Arc::downgrade(self), health.clone())));
+            let connectors = background.connectors.get_or_init(Arc::default).clone();
+            tasks.push(background.runtime.spawn(health::run(Arc::downgrade(self), health.clone(), connectors)));
         }
     }
 

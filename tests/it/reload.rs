@@ -279,6 +279,56 @@ fn two_files_alternate_under_traffic_and_no_request_is_lost() {
 }
 
 #[test]
+fn ten_thousand_reloads_leave_no_trace() {
+    let (origin, authority) = (Origin::saying("ok"), Authority::new("test"));
+    let identity = authority.issue(&["a.test"]);
+    // Everything changes: upstreams with checks and tasks of their own, a listener with TLS, routes, policies.
+    let config = |is: &str| {
+        format!(
+            "[listen.public]\naddress = \"127.0.0.1:0\"\nmax_connections = {connections}\n\
+             tls = {{ certificates = [{{ cert = \"a.pem\", key = \"a.key\" }}] }}\n\
+             [upstream.o]\nservers = [\"@a\"]\nretry = {{ attempts = {attempts} }}\n\
+             health = {{ path = \"/\", interval = \"1s\" }}\n\
+             [log]\naccess = {{ to = \"off\" }}\n\
+             [[route]]\nname = \"{is}\"\nmatch = \"/{{x:[{is}-z]+}}/**\"\nupstream = \"o\"\n\
+             response = {{ headers = {{ set = {{ X-Is = \"{is}\" }} }} }}",
+            connections = if is == "a" { 100 } else { 200 },
+            attempts = if is == "a" { 2 } else { 3 },
+        )
+    };
+    let gw = gateway()
+        .file("a.pem", &identity.cert)
+        .file("a.key", &identity.key)
+        .origin("a", &origin)
+        .config(&config("a"))
+        // A huge page is as large as what is looked for.
+        .env("MIMALLOC_ALLOW_THP", "0")
+        .start();
+    let (mut admin, tls) = (gw.connect_to("admin"), authority.client(&["http/1.1"]));
+    let mut reload = |times: std::ops::Range<usize>| {
+        for i in times {
+            gw.rewrite(&config(if i % 2 == 0 { "b" } else { "a" }));
+            let receipt = admin.post("/reload").host("localhost").send().expect(200).json();
+            assert_eq!(receipt["generation"], i + 2);
+            let mut client = gw.connect_tls("a.test", tls.clone()).unwrap();
+            assert_eq!(client.get("/z/1").send().expect(200).header("x-is"), if i % 2 == 0 { "b" } else { "a" });
+        }
+        gw.memory()
+    };
+    reload(0..50);
+    // What happens every second has happened before memory is measured.
+    let checks = origin.requests_for("/").len();
+    eventually("two more checks", || (origin.requests_for("/").len() >= checks + 2).then_some(()));
+    let early = reload(50..100);
+    let late = reload(100..10_000);
+    assert!(late as f64 <= early as f64 * 1.05, "{early} bytes after 100 reloads, {late} after 10,000");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", gw.pid())).unwrap().count();
+    assert!(threads < 20, "{threads} threads are left");
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", gw.pid())).unwrap().count();
+    assert!(descriptors < 100, "{descriptors} descriptors are left");
+}
+
+#[test]
 fn a_state_directory_is_one_gateways_own() {
     let config = "[server]\nstate_dir = \"@dir/state\"\n[[route]]\nmatch = \"/\"\nrespond = { status = 200 }";
     let gw = gateway().config(config).start();
