@@ -44,6 +44,8 @@ pub(super) struct Running {
     pub pid_file: Option<PathBuf>,
     /// What an upgrade starts.
     pub binary: PathBuf,
+    /// How long what is under way may take when the process ends.
+    pub grace: Duration,
     /// Set once this process is to end.
     pub stopping: AtomicBool,
     /// Set once another process is the gateway.

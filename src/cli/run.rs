@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::reload::{Running, State};
 use super::state_dir::StateDir;
-use super::upgrade::{self, Predecessor};
+use super::upgrade::{self, LAST_ANSWER, Predecessor};
 use super::{Plan, logger, notify, watch};
 use crate::admin::{Access, Admin};
 use crate::config::Loaded;
@@ -44,8 +44,6 @@ pub(super) enum End {
 
 /// How long connections without a request are kept when the gateway stops: a request may be on its way.
 const LAST_REQUEST: Duration = Duration::from_secs(2);
-/// How long the admin interface may take for its last answer.
-const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 /// Runs the gateway with the configuration of a file until a signal ends it. It takes over from the process that started
 /// it for that, or from one that hands over if it is to be `awaited`.
@@ -83,7 +81,6 @@ pub(super) struct Started {
     background: Runtime,
     /// Shown by the admin interface.
     draining: Arc<AtomicBool>,
-    grace: Duration,
     addresses: Vec<(Box<str>, Address)>,
 }
 
@@ -145,6 +142,7 @@ impl Started {
                 pid_file: settings.pid_file,
                 binary: upgrade::binary(settings.binary),
                 end,
+                grace: settings.grace,
                 stopping: AtomicBool::new(false),
                 has_left: AtomicBool::new(false),
                 state: Mutex::new(State { generation: 1, loaded, files, listeners, access: settings.access, fixed }),
@@ -159,7 +157,7 @@ impl Started {
             Ok(running)
         };
         let running = serve().map_err(|error| format!("error: cannot start: {error}"))?;
-        Ok(Self { running, ends, background, draining, grace: settings.grace, addresses })
+        Ok(Self { running, ends, background, draining, addresses })
     }
 
     /// Serves until it is ended. `notes` are printed once it is ready.
@@ -186,30 +184,25 @@ impl Started {
         let end = self.background.block_on(until_the_end(&self.running, &mut self.ends));
 
         let Self { running, background, draining, .. } = self;
-        let admin = || {
-            if let Some(admin) = running.admin.get() {
-                admin.drain(LAST_ANSWER, Duration::ZERO);
-            }
-        };
         // From here on nothing is replaced, and a process that was to take over is ended.
         running.stopping.store(true, Ordering::Relaxed);
         drop(running.state.lock());
         match &end {
+            // Both were stopped when it was.
             End::HandedOver => {
-                log::info!("ending what is under way within {:?}", self.grace);
-                running.server.stop(self.grace, self.grace);
-                // Only the successor says how things are.
-                admin();
+                log::info!("ending what is under way within {:?}", running.grace);
                 running.server.join();
             }
             End::Drained => {
                 draining.store(true, Ordering::Relaxed);
                 notify::stopping();
-                log::info!("stopping, with {:?} for requests under way", self.grace);
-                running.server.drain(self.grace, LAST_REQUEST);
-                admin();
+                log::info!("stopping, with {:?} for requests under way", running.grace);
+                running.server.drain(running.grace, LAST_REQUEST);
             }
             End::AtOnce | End::Refused(_) => running.server.drain(Duration::ZERO, Duration::ZERO),
+        }
+        if let Some(admin) = running.admin.get() {
+            admin.drain(LAST_ANSWER, Duration::ZERO);
         }
         if !matches!(end, End::HandedOver) {
             running.leave_charge();

@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SETTLING: Duration = Duration::from_secs(2);
 /// How often the new process is looked at.
 const GLANCE: Duration = Duration::from_millis(50);
+/// How long the admin interface may take for its last answer.
+pub(super) const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// How long one message may take.
 const MESSAGE: Duration = Duration::from_secs(10);
 
@@ -99,6 +101,11 @@ impl Running {
                 drop(state);
                 let pid = successor.pid();
                 log::info!("the process {pid} has taken over");
+                // Before this is answered: who asks next asks the successor.
+                self.server.stop(self.grace, self.grace);
+                if let Some(admin) = self.admin.get() {
+                    admin.stop(LAST_ANSWER, Duration::ZERO);
+                }
                 let _ = self.end.send(End::HandedOver);
                 Ok(Receipt { pid, took_ms: began.elapsed().as_secs_f64() * 1000.0 })
             }
