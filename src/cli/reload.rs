@@ -24,6 +24,7 @@ use crate::keep::{Fingerprint, Kept};
 use crate::server::Server;
 use crate::server::listener::{Address, ListenerSpec};
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig};
+use crate::telemetry::metrics::Metrics;
 
 /// The gateway at work, and what it was made of.
 pub(super) struct Running {
@@ -33,6 +34,7 @@ pub(super) struct Running {
     pub server: Server,
     /// Where the tasks of pools run.
     pub background: tokio::runtime::Handle,
+    pub metrics: Arc<Metrics>,
     pub state: Mutex<State>,
 }
 
@@ -83,7 +85,7 @@ impl Running {
         }
         gateway.access_log = match settings.access == state.access {
             true => before.access_log.clone(),
-            false => AccessLog::open(&settings.access)
+            false => AccessLog::open(&settings.access, self.metrics.access_log_dropped.clone())
                 .map_err(|error| format!("error: cannot open the access log: {error}"))?
                 .map(Arc::new),
         };
@@ -98,6 +100,7 @@ impl Running {
         changes.extend(listener_changes(&state.listeners, &listeners));
         self.current.store(Arc::new(gateway));
         state.generation += 1;
+        self.metrics.config.accepted(state.generation);
         if let Some(loaded) = loaded {
             state.loaded = loaded;
         }
@@ -115,7 +118,12 @@ impl Running {
 
 impl Control for Running {
     fn reload(&self) -> Result<Vec<u8>, String> {
-        serde_json::to_vec(&self.load_again()?).map_err(|error| error.to_string())
+        let receipt = self.load_again().inspect_err(|_| self.metrics.config.refused())?;
+        serde_json::to_vec(&receipt).map_err(|error| error.to_string())
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render()
     }
 }
 

@@ -22,13 +22,18 @@ use crate::proxy::{Direct, Proxy};
 use crate::reply::Reply;
 use crate::server::{self, Edge, Refused};
 use crate::telemetry::access_log::{AccessLog, Line};
+use crate::telemetry::metrics::Metrics;
+
+/// The number of the configuration that a process starts with.
+const FIRST: u64 = 1;
 
 /// Runs the gateway until a signal ends it. `file` is what it loads again; `notes` are printed once it is ready.
 pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[String]) -> Result<(), String> {
     let Plan { mut gateway, listeners, admin, settings, fixed } = plan;
+    let metrics = Arc::new(Metrics::new());
     logger::set_level(settings.level);
-    let access_log =
-        AccessLog::open(&settings.access).map_err(|error| format!("error: cannot open the access log: {error}"))?;
+    let access_log = AccessLog::open(&settings.access, metrics.access_log_dropped.clone())
+        .map_err(|error| format!("error: cannot open the access log: {error}"))?;
     gateway.access_log = access_log.map(Arc::new);
 
     let _state_dir = settings.state_dir.as_deref().map(StateDir::take).transpose()?;
@@ -54,6 +59,8 @@ pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[St
         pool.start(background.handle());
     }
 
+    metrics.config.accepted(FIRST);
+
     let current = Arc::new(ArcSwap::from_pointee(gateway));
     let edge = Arc::new(Refusals { gateway: current.clone() });
     let draining = Arc::new(AtomicBool::new(false));
@@ -66,7 +73,8 @@ pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[St
             current: current.clone(),
             server: bound.run(proxies, edge.clone())?,
             background: background.handle().clone(),
-            state: Mutex::new(State { generation: 1, loaded, listeners, access: settings.access.clone(), fixed }),
+            metrics: metrics.clone(),
+            state: Mutex::new(State { generation: FIRST, loaded, listeners, access: settings.access.clone(), fixed }),
         });
         let access = access.unwrap_or_else(|| Access::unix(None));
         let (control, seen, draining) = (running.clone(), current.clone(), draining.clone());

@@ -19,6 +19,7 @@ mod hostile;
 mod http2;
 mod listeners;
 mod logs;
+mod metrics;
 mod mistakes;
 mod parts;
 mod real;
