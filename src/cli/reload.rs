@@ -21,8 +21,9 @@ use crate::admin::Control;
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Kept};
-use crate::server::Server;
+use crate::server::acme::Acme;
 use crate::server::listener::{Address, ListenerSpec};
+use crate::server::{Expiry, Server};
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig};
 use crate::telemetry::metrics::Metrics;
 
@@ -34,7 +35,9 @@ pub(super) struct Running {
     pub server: Server,
     /// Where the tasks of pools run.
     pub background: tokio::runtime::Handle,
+    pub acme: Arc<Acme>,
     pub metrics: Arc<Metrics>,
+    pub expiry: Arc<Expiry>,
     pub state: Mutex<State>,
 }
 
@@ -74,7 +77,7 @@ impl Running {
     /// now.
     fn replace(&self, state: &mut State, loaded: Option<Loaded>, began: Instant) -> Result<Receipt, String> {
         let before = self.current.load_full();
-        let previous = Previous { gateway: Some(&before), listeners: &state.listeners };
+        let previous = Previous { gateway: Some(&before), listeners: &state.listeners, acme: Some(&self.acme) };
         let (plan, diagnostics) = compile_over(&previous, loaded.as_ref().unwrap_or(&state.loaded));
         let Some(plan) = plan else { return Err(diagnostics.to_string()) };
         let Plan { mut gateway, listeners, settings, fixed, .. } = plan;
@@ -89,6 +92,7 @@ impl Running {
                 .map_err(|error| format!("error: cannot open the access log: {error}"))?
                 .map(Arc::new),
         };
+        self.acme.load(&listeners);
         let bound = self.server.apply(&listeners).map_err(|errors| format!("error: {}", errors.join("\nerror: ")))?;
         for (name, address) in bound {
             eprintln!("listening name={name} address={address}");
@@ -96,6 +100,8 @@ impl Running {
         // From here on nothing can fail.
         logger::set_level(settings.level);
         gateway.pools().for_each(|(_, pool)| pool.start(&self.background));
+        self.acme.apply(&listeners);
+        self.expiry.watch(&listeners);
         let mut changes = gateway.changes(&before);
         changes.extend(listener_changes(&state.listeners, &listeners));
         self.current.store(Arc::new(gateway));
@@ -123,6 +129,7 @@ impl Control for Running {
     }
 
     fn metrics(&self) -> String {
+        self.expiry.measure();
         self.metrics.render()
     }
 }

@@ -20,7 +20,7 @@ use crate::facts::Connection;
 use crate::gateway::Gateway;
 use crate::proxy::{Direct, Proxy};
 use crate::reply::Reply;
-use crate::server::{self, Edge, Refused};
+use crate::server::{self, Edge, Expiry, Refused};
 use crate::telemetry::access_log::{AccessLog, Line};
 use crate::telemetry::metrics::Metrics;
 
@@ -29,7 +29,7 @@ const FIRST: u64 = 1;
 
 /// Runs the gateway until a signal ends it. `file` is what it loads again; `notes` are printed once it is ready.
 pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[String]) -> Result<(), String> {
-    let Plan { mut gateway, listeners, admin, settings, fixed } = plan;
+    let Plan { mut gateway, listeners, admin, settings, acme, fixed } = plan;
     let metrics = Arc::new(Metrics::new());
     logger::set_level(settings.level);
     let access_log = AccessLog::open(&settings.access, metrics.access_log_dropped.clone())
@@ -59,6 +59,11 @@ pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[St
         pool.start(background.handle());
     }
 
+    acme.load(&listeners);
+    acme.apply(&listeners);
+    let expiry = Arc::new(Expiry::new(metrics.clone()));
+    expiry.watch(&listeners);
+    expiry.start(background.handle());
     metrics.config.accepted(FIRST);
 
     let current = Arc::new(ArcSwap::from_pointee(gateway));
@@ -73,7 +78,9 @@ pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[St
             current: current.clone(),
             server: bound.run(proxies, edge.clone())?,
             background: background.handle().clone(),
+            acme: acme.clone(),
             metrics: metrics.clone(),
+            expiry,
             state: Mutex::new(State { generation: FIRST, loaded, listeners, access: settings.access.clone(), fixed }),
         });
         let access = access.unwrap_or_else(|| Access::unix(None));
@@ -88,6 +95,7 @@ pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[St
         eprintln!("listening name={name} address={address}");
     }
     eprintln!("ready");
+    acme.start(background.handle(), &metrics);
     notes.iter().for_each(|note| println!("{note}"));
 
     let graceful = background.block_on(async {

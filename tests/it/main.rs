@@ -9,6 +9,7 @@
 )]
 mod harness;
 
+mod acme;
 mod admin;
 mod architecture;
 mod balancing;

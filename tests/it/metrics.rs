@@ -1,8 +1,11 @@
-//! What `GET /metrics` shows.
+//! What `GET /metrics` shows, and what is said of certificates near their end.
 
-use crate::harness::{Gateway, Origin, eventually, gateway};
+use std::time::Duration;
+
+use crate::harness::{Authority, Gateway, Origin, eventually, gateway};
 
 const ROUTE: &str = "[[route]]\nmatch = \"/**\"\nrespond = {}";
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn lines(gw: &Gateway) -> Vec<String> {
     gw.admin("/metrics").expect(200).text().lines().map(str::to_owned).collect()
@@ -47,6 +50,51 @@ fn a_reload_shows_whether_it_was_taken() {
     gw.hang_up();
     eventually("the next generation", || (state() == [2.0, 1.0]).then_some(()));
     assert!(taken_at() >= first);
+}
+
+#[test]
+fn certificates_in_files_are_watched() {
+    let authority = Authority::new("test");
+    let builder = gateway()
+        .config("[[route]]\nmatch = \"/**\"\nrespond = {}")
+        .config("[listen.plain]\naddress = \"127.0.0.1:0\"");
+    let files = [("fine", 15), ("near", 13), ("nearer", 2)];
+    let mut builder = files.into_iter().fold(builder, |builder, (name, days)| {
+        let identity = authority.issue_for(&[&format!("{name}.test")], 100 * DAY, days * DAY + DAY / 24);
+        builder.file(&format!("{name}.pem"), identity.cert).file(&format!("{name}.key"), identity.key)
+    });
+    let tls = |name: &str| {
+        format!(
+            "[listen.{name}]\naddress = \"127.0.0.1:0\"\ntls = {{ certificates = [{{ cert = \"{name}.pem\", key = \"{name}.key\" }}] }}\n"
+        )
+    };
+    for (name, _) in files {
+        builder = builder.config(&tls(name));
+    }
+    let gw = builder.start();
+    let said = gw.says("warn: the certificate near.test of the listener near expires in 13 days, on 20");
+    assert!(said.ends_with('Z'), "{said}");
+    gw.says("error: the certificate nearer.test of the listener nearer expires in 2 days, on 20");
+    // `check` says the same, at the certificate.
+    let errors = gw.errors().join("\n");
+    assert!(errors.contains("warning: the certificate expires in 13 days") && errors.contains("portcullis.toml:"));
+    assert!(!errors.contains("fine.test"));
+    let expiry = |name: &str| {
+        value(
+            &gw,
+            &format!(
+                "portcullis_certificate_expiry_timestamp_seconds{{certificate=\"{name}.test\",listener=\"{name}\"}}"
+            ),
+        )
+    };
+    let apart = expiry("fine").unwrap() - expiry("near").unwrap();
+    assert!((apart - 2.0 * 86400.0).abs() < 60.0, "{apart}");
+
+    gw.rewrite(&format!("{ROUTE}\n[listen.plain]\naddress = \"127.0.0.1:0\"\n{}", tls("near")));
+    gw.reload().expect(200);
+    assert!(expiry("near").is_some());
+    let text = lines(&gw).join("\n");
+    assert!(!text.contains("fine") && !text.contains("nearer"), "{text}");
 }
 
 #[test]

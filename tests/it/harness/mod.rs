@@ -20,9 +20,10 @@ mod h2_origin;
 mod journal;
 mod origin;
 mod parts;
+mod pebble;
 mod wire;
 
-pub use certificates::{Authority, Identity};
+pub use certificates::{Authority, Identity, client_trusting};
 pub use client::{Connection, Response};
 pub use gateway::{Address, Builder, Gateway, gateway, portcullis};
 pub use h2_client::{H2, grpc_frame};
@@ -31,4 +32,5 @@ pub use h2_origin::{H2Answer, H2Origin};
 pub use journal::{DEADLINE, Journal, eventually};
 pub use origin::{Answer, ClosedPort, Origin, Seen, answer, full_address, refused_address};
 pub use parts::{Part, free_port, in_front_of, nginx, output, python};
+pub use pebble::{Builder as PebbleBuilder, Pebble, pebble};
 pub use wire::Fields;

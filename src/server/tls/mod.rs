@@ -8,34 +8,91 @@
 //! ```
 //!
 //! A certificate answers for the DNS names in it, `*.example.com` for one label. A client that asks for another
-//! name, or for none, gets the first certificate.
+//! name, or for none, gets the first certificate. Certificates of [`acme`](super::acme) go before those of files as
+//! soon as they are there; where there is no certificate at all, the handshake fails.
 
-use std::collections::HashMap;
+mod certificate;
+pub(crate) mod expiry;
+mod resolver;
+
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+use super::acme::{ALPN, Acme, AcmeConfig, Managed};
 use crate::build::Build;
+use resolver::ByName;
+
+pub(crate) use certificate::{Certificate, Held, Leaf, date, now};
+
+/// A listener's TLS.
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    /// For the CA that checks a TLS-ALPN-01 challenge.
+    challenges: Option<Arc<ServerConfig>>,
+    certificates: Vec<Arc<Certificate>>,
+    managed: Vec<Arc<Managed>>,
+}
+
+impl Tls {
+    /// Shakes hands; `None` when it was with a CA that has seen what it came for.
+    ///
+    /// # Errors
+    /// The handshake failed.
+    pub(super) async fn accept<IO>(&self, io: IO) -> io::Result<Option<TlsStream<IO>>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(challenges) = &self.challenges else {
+            return TlsAcceptor::from(self.config.clone()).accept(io).await.map(Some);
+        };
+        let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await?;
+        // RFC 8737, section 3: this protocol and no other.
+        let is_challenge = begun
+            .client_hello()
+            .alpn()
+            .is_some_and(|mut offered| offered.next() == Some(ALPN) && offered.next().is_none());
+        if !is_challenge {
+            return begun.into_stream(self.config.clone()).await.map(Some);
+        }
+        begun.into_stream(challenges.clone()).await?.shutdown().await?;
+        Ok(None)
+    }
+
+    /// Every certificate that it may serve.
+    pub(crate) fn certificates(&self) -> &[Arc<Certificate>] {
+        &self.certificates
+    }
+
+    /// Those that are obtained by ACME.
+    pub(crate) fn managed(&self) -> &[Arc<Managed>] {
+        &self.managed
+    }
+}
 
 /// `tls` of a listener.
 #[derive(Deserialize, Clone, PartialEq, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
+    #[serde(default)]
     certificates: Vec<CertificateConfig>,
     client_ca: Option<PathBuf>,
     client_auth: Option<ClientAuth>,
     #[serde(default)]
     min_version: MinVersion,
     #[serde(default)]
-    acme: Option<bool>,
+    acme: AcmeConfig,
 }
 
 #[derive(Deserialize, Clone, PartialEq, Debug)]
@@ -63,13 +120,9 @@ enum MinVersion {
 }
 
 /// Compiles a listener's TLS; `None` after reporting what is wrong.
-pub fn compile(config: &TlsConfig, http2: bool, build: &mut Build<'_>) -> Option<Arc<ServerConfig>> {
-    if config.acme.is_some() {
-        build.error("acme", "`acme` is not available in this version");
-        return None;
-    }
+pub fn compile(config: &TlsConfig, http2: bool, acme: &Acme, build: &mut Build<'_>) -> Option<Arc<Tls>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let resolver = resolver(&config.certificates, build);
+    let served = served(config, acme, build);
     let verifier = match &config.client_ca {
         None if config.client_auth.is_some() => {
             build
@@ -90,7 +143,7 @@ pub fn compile(config: &TlsConfig, http2: bool, build: &mut Build<'_>) -> Option
         MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         MinVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let (resolver, verifier) = (resolver?, verifier?);
+    let (served, verifier) = (served?, verifier?);
     let builder = match ServerConfig::builder_with_provider(provider).with_protocol_versions(versions) {
         Ok(builder) => builder,
         Err(error) => {
@@ -98,7 +151,7 @@ pub fn compile(config: &TlsConfig, http2: bool, build: &mut Build<'_>) -> Option
             return None;
         }
     };
-    let mut server = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(resolver));
+    let mut server = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(served.resolver));
     server.alpn_protocols = match http2 {
         true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         false => vec![b"http/1.1".to_vec()],
@@ -108,73 +161,50 @@ pub fn compile(config: &TlsConfig, http2: bool, build: &mut Build<'_>) -> Option
         Err(error) => drop(build.error("", format!("TLS tickets cannot be set up: {error}"))),
     }
     server.send_tls13_tickets = 1;
-    Some(Arc::new(server))
+    let challenges = served.managed.iter().any(|managed| managed.is_checked_by_tls()).then(|| acme.challenges());
+    let Served { certificates, managed, .. } = served;
+    Some(Arc::new(Tls { config: Arc::new(server), challenges, certificates, managed }))
 }
 
-/// Certificates by the names in them.
-#[derive(Debug)]
-struct ByName {
-    exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By what follows `*.`.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    default: Arc<CertifiedKey>,
+/// The certificates of a listener.
+#[derive(Default)]
+struct Served {
+    resolver: ByName,
+    certificates: Vec<Arc<Certificate>>,
+    managed: Vec<Arc<Managed>>,
 }
 
-impl ResolvesServerCert for ByName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let Some(name) = hello.server_name() else { return Some(self.default.clone()) };
-        let lower;
-        let name = match name.bytes().any(|b| b.is_ascii_uppercase()) {
-            true => {
-                lower = name.to_ascii_lowercase();
-                &lower
-            }
-            false => name,
-        };
-        let wildcard = || self.wildcard.get(name.split_once('.')?.1);
-        Some(self.exact.get(name).or_else(wildcard).unwrap_or(&self.default).clone())
-    }
-}
-
-fn resolver(configs: &[CertificateConfig], build: &mut Build<'_>) -> Option<ByName> {
-    if configs.is_empty() {
+fn served(config: &TlsConfig, acme: &Acme, build: &mut Build<'_>) -> Option<Served> {
+    if config.certificates.is_empty() && config.acme.is_empty() {
         build
             .error("certificates", "TLS needs a certificate")
             .help("certificates = [{ cert = \"a.pem\", key = \"a.key\" }]");
         return None;
     }
-    let mut exact: HashMap<String, Arc<CertifiedKey>> = HashMap::new();
-    let mut wildcard: HashMap<String, Arc<CertifiedKey>> = HashMap::new();
-    let mut default = None;
-    let mut whole = true;
-    for (i, config) in configs.iter().enumerate() {
-        let loaded = build.within(&format!("certificates[{i}]"), |build| load(config, build));
-        let Some((key, names)) = loaded else {
-            whole = false;
-            continue;
-        };
-        let key = Arc::new(key);
-        default.get_or_insert(key.clone());
-        for name in names {
-            let (map, name) = match name.strip_prefix("*.") {
-                Some(rest) => (&mut wildcard, rest.to_owned()),
-                None => (&mut exact, name),
-            };
-            if map.contains_key(&name) {
-                build.error(
-                    &format!("certificates[{i}].cert"),
-                    format!("an earlier certificate already answers for `{name}`"),
-                );
-                whole = false;
-            }
-            map.insert(name, key.clone());
+    let before = build.errors();
+    let mut served = Served::default();
+    for (i, config) in config.certificates.iter().enumerate() {
+        let Some(held) = build.within(&format!("certificates[{i}]"), |build| load(config, build)) else { continue };
+        let names = held.leaf.names.clone();
+        let certificate = Arc::new(Certificate::fixed(held));
+        for name in served.resolver.file(&certificate, &names).err().into_iter().flatten() {
+            let message = format!("an earlier certificate already answers for `{name}`");
+            build.error(&format!("certificates[{i}].cert"), message);
         }
+        served.certificates.push(certificate);
     }
-    whole.then_some(ByName { exact, wildcard, default: default? })
+    for (at, managed) in config.acme.compile(acme, build) {
+        for name in served.resolver.obtained(managed.certificate(), managed.names()).err().into_iter().flatten() {
+            build.error(&at, format!("an earlier certificate is already obtained for `{name}`"));
+        }
+        served.certificates.push(managed.certificate().clone());
+        served.managed.push(managed);
+    }
+    (build.errors() == before).then_some(served)
 }
 
-/// A certificate with its key, and the names in it.
-fn load(config: &CertificateConfig, build: &mut Build<'_>) -> Option<(CertifiedKey, Vec<String>)> {
+/// The certificate of a file, with its key.
+fn load(config: &CertificateConfig, build: &mut Build<'_>) -> Option<Held> {
     let chain = certificates("cert", &config.cert, build);
     let key = private_key("key", &config.key, build);
     let ocsp = match &config.ocsp {
@@ -188,11 +218,11 @@ fn load(config: &CertificateConfig, build: &mut Build<'_>) -> Option<(CertifiedK
         },
     };
     let (chain, key, ocsp) = (chain?, key?, ocsp?);
-    let names = check_leaf(&chain[0], build)?;
+    let leaf = check_leaf(&chain[0], build)?;
     match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
         Ok(mut certified) => {
             certified.ocsp = ocsp;
-            Some((certified, names))
+            Some(Held { key: Arc::new(certified), leaf })
         }
         Err(rustls::Error::InconsistentKeys(_)) => {
             build.error("key", "the key does not belong to the certificate");
@@ -205,29 +235,20 @@ fn load(config: &CertificateConfig, build: &mut Build<'_>) -> Option<(CertifiedK
     }
 }
 
-/// The DNS names of a certificate that is valid now.
-fn check_leaf(leaf: &CertificateDer<'_>, build: &mut Build<'_>) -> Option<Vec<String>> {
-    let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
+/// What a certificate says that is valid now.
+fn check_leaf(leaf: &CertificateDer<'_>, build: &mut Build<'_>) -> Option<Leaf> {
+    let Some(leaf) = Leaf::read(leaf) else {
         build.error("cert", "the first certificate in the file cannot be read");
         return None;
     };
-    let validity = certificate.validity();
-    let now = x509_parser::time::ASN1Time::now();
-    if now > validity.not_after {
-        build.error("cert", format!("the certificate expired on {}", validity.not_after));
+    if let Err(error) = leaf.check(now()) {
+        build.error("cert", error);
         return None;
     }
-    if now < validity.not_before {
-        build.error("cert", format!("the certificate is not valid before {}", validity.not_before));
-        return None;
+    if let Some(near) = expiry::near(&leaf, false, now()) {
+        build.warning("cert", format!("the certificate {near}"));
     }
-    let names = certificate.subject_alternative_name().ok().flatten();
-    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or(&[]);
-    let dns = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        _ => None,
-    };
-    Some(names.iter().filter_map(dns).collect())
+    Some(leaf)
 }
 
 fn client_verifier(
