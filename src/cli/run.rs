@@ -119,6 +119,7 @@ pub(super) fn run(loaded: Loaded, plan: Plan, file: Option<PathBuf>, notes: &[St
         }
     });
     draining.store(true, Ordering::Relaxed);
+    acme.stop();
     let grace = if graceful { settings.grace } else { Duration::ZERO };
     log::info!("stopping, with {grace:?} for requests under way");
     running.server.drain(grace);

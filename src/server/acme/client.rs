@@ -87,11 +87,14 @@ impl Inner {
             session.write_body(&body).await.map_err(text)?;
         }
         session.finish_body().await.map_err(text)?;
-        session.read_response().await.map_err(text)?;
         let mut answer = Response::new(());
-        if let Some(head) = session.resp_header() {
-            *answer.status_mut() = head.status;
-            *answer.headers_mut() = head.headers.clone();
+        loop {
+            session.read_response().await.map_err(text)?;
+            if let Some(head) = session.resp_header().filter(|head| !head.status.is_informational()) {
+                *answer.status_mut() = head.status;
+                *answer.headers_mut() = head.headers.clone();
+                break;
+            }
         }
         let mut body = BytesMut::new();
         while let Some(part) = session.read_body_bytes().await.map_err(text)? {

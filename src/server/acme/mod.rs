@@ -125,11 +125,19 @@ impl Acme {
         work.run(&self.shared);
     }
 
-    /// Begins to ask CAs, on a runtime that outlives this; to be called by the process that is in charge.
+    /// Begins to ask CAs, on a runtime that outlives this. To be called by the process that is in charge: a CA that
+    /// checks a name may come to any process that takes connections, and only this one knows what to answer.
     pub fn start(&self, runtime: &Handle, metrics: &Arc<Metrics>) {
         let mut work = self.work.lock();
         work.started = Some((runtime.clone(), metrics.clone()));
         work.run(&self.shared);
+    }
+
+    /// Asks no CA any more; what is served stays. For a process that makes way for another, or ends.
+    pub fn stop(&self) {
+        let mut work = self.work.lock();
+        work.started = None;
+        work.tasks.iter_mut().for_each(Task::stop);
     }
 
     /// The certificate with these settings: the one that there is, or a new one that is not obtained yet.
@@ -187,11 +195,17 @@ impl Work {
     }
 }
 
-impl Drop for Task {
-    fn drop(&mut self) {
+impl Task {
+    fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.abort();
         }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -218,19 +232,11 @@ impl Shared {
 }
 
 impl Managed {
-    /// Gives a certificate back that is for the names of this one and valid now.
+    /// Gives a certificate back that is for the names of this one and valid now. A CA may add names, such as `www.`
+    /// before a domain.
     fn accept(&self, held: Held) -> Result<Held, String> {
-        let sorted = |names: &[String]| {
-            let mut names = names.to_vec();
-            names.sort_unstable();
-            names
-        };
-        if sorted(&held.leaf.names) != sorted(&self.settings.names) {
-            return Err(format!(
-                "it is for {}, not for {}",
-                held.leaf.names.join(", "),
-                self.settings.names.join(", ")
-            ));
+        if let Some(missing) = self.names().iter().find(|name| !held.leaf.names.contains(name)) {
+            return Err(format!("it is for {}, not for {missing}", held.leaf.names.join(", ")));
         }
         held.leaf.check(now())?;
         Ok(held)

@@ -22,7 +22,7 @@ const POLLING: RetryPolicy =
 /// Why there is no certificate.
 pub(super) struct Failure {
     text: String,
-    /// Whether the CA said so. What it says it is likely to say again, and it counts how often it had to.
+    /// Whether the CA said so, or is slow. What it says it is likely to say again, and it counts how often it had to.
     pub(super) refused: bool,
 }
 
@@ -185,7 +185,11 @@ impl Failure {
 
     fn at(stage: &'static str) -> impl FnOnce(Error) -> Self {
         move |error| {
-            let refused = matches!(&error, Error::Api(problem) if !is_bad_nonce(problem));
+            let refused = match &error {
+                Error::Api(problem) => !is_bad_nonce(problem),
+                Error::Timeout(_) => true,
+                _ => false,
+            };
             Self { text: one_line(&format!("while {stage}: {error}")), refused }
         }
     }

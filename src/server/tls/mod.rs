@@ -178,7 +178,7 @@ fn served(config: &TlsConfig, acme: &Acme, build: &mut Build<'_>) -> Option<Serv
     if config.certificates.is_empty() && config.acme.is_empty() {
         build
             .error("certificates", "TLS needs a certificate")
-            .help("certificates = [{ cert = \"a.pem\", key = \"a.key\" }]");
+            .help("certificates = [{ cert = \"a.pem\", key = \"a.key\" }], or acme to have one obtained");
         return None;
     }
     let before = build.errors();
