@@ -14,13 +14,13 @@
 //! any listener without TLS; it connects to port 443 or 80 of the name. Wildcards would need DNS-01, which is not
 //! spoken.
 //!
-//! [`Acme`] outlives reloads. A configuration names the certificates that it wants ([`Acme::managed`]); the same one on
-//! two listeners is obtained once. [`Acme::load`] serves what is stored, and [`Acme::apply`] takes over those of the
+//! [`Acme`] outlives reloads. A configuration names the certificates that it wants; the same one on two listeners is
+//! obtained once. [`Acme::load`] serves what is stored, and [`Acme::apply`] takes over those of the
 //! listeners that hold now: each certificate has a task that renews it. No CA is asked before [`Acme::start`], so that
 //! of two processes that live side by side only one does.
 //!
-//! What is where: [`config`] is the table in the file, [`store`] the files of the state, [`renew`] when to ask, [`order`]
-//! one conversation with the CA, [`client`] the HTTP that carries it, [`challenge`] the answers to TLS-ALPN-01.
+//! What is where: `config` is the table in the file, `store` the files of the state, `renew` when to ask, `order`
+//! one conversation with the CA, `client` the HTTP that carries it, `challenge` the answers to TLS-ALPN-01.
 
 mod challenge;
 mod client;
