@@ -15,6 +15,21 @@ use super::config::{Challenge, Settings};
 use super::store::{self, Store};
 use super::{Held, Managed, Shared};
 
+/// Asks again where the CA does not take the nonce, as it may do at any time (RFC 8555, section 6.5). instant-acme has
+/// tried three by then, one after the other, and to begin anew could cost a certificate. A macro, for the future of an
+/// async closure is not `Send` for every lifetime.
+macro_rules! patiently {
+    ($ask:expr) => {{
+        let mut left = 3;
+        loop {
+            match $ask {
+                Err(Error::Api(problem)) if left > 0 && is_bad_nonce(&problem) => left -= 1,
+                answer => break answer,
+            }
+        }
+    }};
+}
+
 /// How the CA is asked whether it is done.
 const POLLING: RetryPolicy =
     RetryPolicy::new().initial_delay(Duration::from_millis(250)).backoff(1.5).timeout(Duration::from_secs(120));
@@ -35,8 +50,11 @@ pub(super) async fn obtain(shared: &Shared, managed: &Managed) -> Result<Held, F
     prove(shared, settings, &mut order).await?;
 
     let key = KeyPair::generate().map_err(|error| Failure::ours(format!("no key can be made: {error}")))?;
-    order.finalize_csr(&request(settings, &key)?).await.map_err(Failure::at("the certificate is asked for"))?;
-    let chain = order.poll_certificate(&POLLING).await.map_err(Failure::at("the certificate is waited for"))?;
+    let request = request(settings, &key)?;
+    let asked = patiently!(order.finalize_csr(&request).await);
+    asked.map_err(Failure::at("the certificate is asked for"))?;
+    let chain = patiently!(order.poll_certificate(&POLLING).await);
+    let chain = chain.map_err(Failure::at("the certificate is waited for"))?;
     let pem = format!("{}{chain}", key.serialize_pem());
     let held = Held::from_pem(pem.as_bytes()).and_then(|held| managed.accept(held));
     let held = held.map_err(|error| Failure::ours(format!("the CA's certificate is not used: {error}")))?;
@@ -54,7 +72,8 @@ async fn order(shared: &Shared, store: &Store, settings: &Settings) -> Result<Or
     let order = NewOrder::new(&identifiers);
     let _one_at_a_time = shared.accounts.lock().await;
     let path = store.account(settings);
-    let refused = match account(store, &path, settings).await?.new_order(&order).await {
+    let kept = account(store, &path, settings).await?;
+    let refused = match patiently!(kept.new_order(&order).await) {
         Ok(order) => return Ok(order),
         Err(error) => error,
     };
@@ -63,7 +82,8 @@ async fn order(shared: &Shared, store: &Store, settings: &Settings) -> Result<Or
     }
     log::warn!("the CA does not know the account that is kept for {} any more: a new one is made", settings.directory);
     blocking(|| store.remove(&path))?;
-    account(store, &path, settings).await?.new_order(&order).await.map_err(Failure::at("an order is made"))
+    let new = account(store, &path, settings).await?;
+    patiently!(new.new_order(&order).await).map_err(Failure::at("an order is made"))
 }
 
 /// The account that is kept, or a new one.
@@ -80,10 +100,8 @@ async fn account(store: &Store, path: &Path, settings: &Settings) -> Result<Acco
     let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
     let external = settings.external_account.as_ref();
     let external = external.map(|account| ExternalAccountKey::new(account.kid.clone(), &account.key));
-    let (account, credentials) = http()
-        .create(&new, settings.directory.to_string(), external.as_ref())
-        .await
-        .map_err(Failure::at("an account is made"))?;
+    let made = patiently!(http().create(&new, settings.directory.to_string(), external.as_ref()).await);
+    let (account, credentials) = made.map_err(Failure::at("an account is made"))?;
     let kept = serde_json::to_vec(&credentials).map_err(|_| Failure::ours("the account cannot be written down"))?;
     blocking(|| store.write(path, &kept))?;
     Ok(account)
@@ -93,9 +111,10 @@ async fn account(store: &Store, path: &Path, settings: &Settings) -> Result<Acco
 async fn prove(shared: &Shared, settings: &Settings, order: &mut Order) -> Result<(), Failure> {
     // Answered until the CA has decided.
     let mut answers: Vec<Box<dyn Send>> = Vec::new();
+    patiently!(read(order).await).map_err(Failure::at("the authorizations are read"))?;
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(Failure::at("an authorization is read"))?;
+        let mut authorization = authorization.map_err(Failure::at("the authorizations are read"))?;
         match authorization.status {
             AuthorizationStatus::Valid => {}
             AuthorizationStatus::Pending => answers.push(answer(shared, settings, &mut authorization).await?),
@@ -104,7 +123,7 @@ async fn prove(shared: &Shared, settings: &Settings, order: &mut Order) -> Resul
             }
         }
     }
-    let state = order.poll_ready(&POLLING).await;
+    let state = patiently!(order.poll_ready(&POLLING).await);
     if let Ok(OrderStatus::Invalid) | Err(Error::Api(_)) = state
         && let Some(reason) = reason(order).await
     {
@@ -116,6 +135,15 @@ async fn prove(shared: &Shared, settings: &Settings, order: &mut Order) -> Resul
         }
         _ => Ok(()),
     }
+}
+
+/// Reads what the CA wants to be shown; it is not asked again.
+async fn read(order: &mut Order) -> Result<(), Error> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        authorization?;
+    }
+    Ok(())
 }
 
 /// Has a challenge answered, and tells the CA; what it gives ends the answering when it is dropped.
@@ -141,7 +169,7 @@ async fn answer<'a>(
             Box::new(offered.map_err(|error| Failure::ours(format!("no certificate for the challenge: {error}")))?)
         }
     };
-    match challenge.set_ready().await {
+    match patiently!(challenge.set_ready().await) {
         Ok(()) => Ok(pending),
         // It was quick.
         Err(Error::Api(problem)) if !is_bad_nonce(&problem) => Err(Failure::unproven(&name, &problem)),
@@ -153,7 +181,7 @@ async fn answer<'a>(
 async fn reason(order: &mut Order) -> Option<Failure> {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
-        authorization.refresh().await.ok()?;
+        patiently!(authorization.refresh().await.map(drop)).ok()?;
         let name = authorization.identifier().to_string();
         if let Some(problem) = authorization.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
             return Some(Failure::unproven(&name, problem));
@@ -216,7 +244,6 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A CA may refuse one at any time, and instant-acme has tried three.
 fn is_bad_nonce(problem: &Problem) -> bool {
     problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce")
 }
