@@ -7,8 +7,8 @@ use std::time::Duration;
 use rustls::version::TLS13;
 
 use crate::harness::{
-    Address, Authority, Builder, Connection, Gateway, Origin, Pebble, PebbleBuilder, client_trusting, eventually,
-    free_port, gateway, pebble,
+    Address, Authority, Builder, Connection, Gateway, Origin, Pebble, PebbleBuilder, answer, client_trusting,
+    eventually, free_port, gateway, pebble,
 };
 
 const ROUTE: &str = "[[route]]\nmatch = \"/**\"\nrespond = { body = \"ok\" }";
@@ -272,6 +272,42 @@ fn a_ca_that_refuses_is_quoted_and_not_asked_again_soon() {
     assert!(said.contains("Failed to connect") && said.contains("(urn:ietf:params:acme:error:"), "{said}");
     let minutes = ["trying again in 1m ", "trying again in 2m"];
     assert!(minutes.iter().any(|wait| said.contains(wait)), "{said}");
+}
+
+#[test]
+fn a_ca_that_answers_nonsense_is_told_as_what_it_is() {
+    let authority = Authority::new("nonsense");
+    for (answer, expected) in [
+        (answer(200).body("x".repeat(2 << 20)), "an answer of more than 1048576 bytes"),
+        (answer(502).body("<html>"), "the status 502 Bad Gateway"),
+        (answer(200).body("{}"), "missing field"),
+    ] {
+        let ca = Origin::over_tls(authority.server(&["localhost"], &[], false), move |_| answer.clone());
+        let port = ca.address().rsplit(':').next().unwrap().to_owned();
+        let gw = gateway()
+            .set("port", "0")
+            .set("directory", format!("https://localhost:{port}/dir"))
+            .file("pebble.pem", authority.pem())
+            .config(STATE)
+            .config(TLS_ALPN)
+            .config(ROUTE)
+            .start();
+        let said = gw.says("no certificate for a.test, b.test");
+        assert!(said.contains(expected), "{said}");
+    }
+    // One that nobody vouches for is told nothing.
+    let ca = Origin::over_tls(authority.server(&["localhost"], &[], false), |_| answer(200));
+    let port = ca.address().rsplit(':').next().unwrap().to_owned();
+    let gw = gateway()
+        .set("port", "0")
+        .set("directory", format!("https://localhost:{port}/dir"))
+        .file("pebble.pem", Authority::new("another").pem())
+        .config(STATE)
+        .config(TLS_ALPN)
+        .config(ROUTE)
+        .start();
+    assert!(gw.says("no certificate for a.test, b.test").contains("invalid peer certificate"));
+    assert!(ca.requests().is_empty());
 }
 
 #[test]
