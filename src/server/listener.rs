@@ -16,7 +16,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use serde::Deserialize;
 
-use super::acme::{Acme, Managed};
+use super::acme::{Acme, Managed, hide_secrets};
 use super::tls::{self, Tls, TlsConfig};
 use crate::admin::Access;
 use crate::build::{Build, Node, Table};
@@ -109,6 +109,7 @@ pub fn compile(previous: &[Kept<ListenerSpec>], acme: &Acme, build: &mut Build<'
     let mut specs: Vec<Kept<ListenerSpec>> = Vec::new();
     for (name, entry) in build.node().get("listen").and_then(Node::table).into_iter().flat_map(Table::iter) {
         let made_of = build.fingerprint(&entry.node, &["cert", "key", "ocsp", "client_ca", "ca", "file"]);
+        hide_secrets(&entry.node, build);
         let previous = previous.iter().find(|previous| *previous.thing.facts.name == **name);
         let make = |build: &mut Build<'_>| Kept::or_make(previous, made_of, || listener(name, acme, build));
         if let Some(kept) = build.within_node(&entry.node, make) {

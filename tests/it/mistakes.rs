@@ -311,3 +311,16 @@ fn a_challenge_by_http_needs_a_listener_without_tls() {
         .refused();
     assert!(said.contains("answered by listeners without TLS, and there is none") && said.contains(":5:"), "{said}");
 }
+
+#[test]
+fn the_key_of_an_external_account_is_not_shown() {
+    let account = "external_account = { kid = \"k\", key = \"c2VjcmV0\" }, agree_to_term = true";
+    for acme in [format!("{{ {account} }}"), format!("[{{ {account} }}]")] {
+        let said = gateway()
+            .config(&format!("[listen.public]\naddress = \"127.0.0.1:0\"\n[listen.public.tls]\nacme = {acme}"))
+            .config("[[route]]\nmatch = \"/\"\nrespond = {}")
+            .refused();
+        assert!(said.contains("did you mean `agree_to_terms`?") && said.contains("key = **********"), "{said}");
+        assert!(!said.contains("c2VjcmV0"), "{said}");
+    }
+}

@@ -25,7 +25,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 
 use super::{Acme, Managed};
-use crate::build::Build;
+use crate::build::{Build, Node};
 use crate::types::{Secret, SecretText};
 
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -88,6 +88,17 @@ pub(super) struct ExternalAccount {
     pub(super) kid: String,
     /// A secret: nothing here can be shown.
     pub(super) key: Vec<u8>,
+}
+
+/// Has the secrets of a listener's `acme` hidden, whatever is reported of their lines.
+pub(in crate::server) fn hide_secrets(listener: &Node, build: &mut Build<'_>) {
+    let Some(acme) = listener.get("tls").and_then(|tls| tls.get("acme")) else { return };
+    for table in acme.array().unwrap_or(std::slice::from_ref(acme)) {
+        let key = table.get("external_account").and_then(|account| account.get("key"));
+        if let Some(key) = key.filter(|key| key.table().is_none()) {
+            build.within_detached(key, |build| build.hide(""));
+        }
+    }
 }
 
 impl AcmeConfig {

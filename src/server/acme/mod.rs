@@ -48,12 +48,12 @@ use config::{Challenge, Settings};
 use store::Store;
 
 pub(super) use challenge::ALPN;
-pub(super) use config::AcmeConfig;
+pub(super) use config::{AcmeConfig, hide_secrets};
 
 /// Every certificate that is obtained by ACME, for as long as the process lives.
 pub struct Acme {
     shared: Arc<Shared>,
-    /// Those that some configuration names, or that are held for another reason.
+    /// Those that a configuration names, also one that is only looked over.
     known: Mutex<Vec<Weak<Managed>>>,
     work: Mutex<Work>,
 }

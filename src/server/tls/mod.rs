@@ -13,18 +13,16 @@
 
 mod certificate;
 pub(crate) mod expiry;
+mod files;
 mod resolver;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
-use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
@@ -32,6 +30,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::acme::{ALPN, Acme, AcmeConfig, Managed};
 use crate::build::Build;
+use files::CertificateConfig;
 use resolver::ByName;
 
 pub(crate) use certificate::{Certificate, Held, Leaf, date, now};
@@ -95,14 +94,6 @@ pub struct TlsConfig {
     acme: AcmeConfig,
 }
 
-#[derive(Deserialize, Clone, PartialEq, Debug)]
-#[serde(deny_unknown_fields)]
-struct CertificateConfig {
-    cert: PathBuf,
-    key: PathBuf,
-    ocsp: Option<PathBuf>,
-}
-
 #[derive(Deserialize, Clone, Copy, PartialEq, Debug)]
 #[serde(rename_all = "lowercase")]
 enum ClientAuth {
@@ -135,8 +126,8 @@ pub fn compile(config: &TlsConfig, http2: bool, acme: &Acme, build: &mut Build<'
         }
         None => Some(WebPkiClientVerifier::no_client_auth()),
         Some(path) => {
-            let auth = config.client_auth.unwrap_or(ClientAuth::Required);
-            client_verifier(path, auth, provider.clone(), build)
+            let optional = config.client_auth == Some(ClientAuth::Optional);
+            files::client_verifier(path, optional, provider.clone(), build)
         }
     };
     let versions: &[&rustls::SupportedProtocolVersion] = match config.min_version {
@@ -184,7 +175,9 @@ fn served(config: &TlsConfig, acme: &Acme, build: &mut Build<'_>) -> Option<Serv
     let before = build.errors();
     let mut served = Served::default();
     for (i, config) in config.certificates.iter().enumerate() {
-        let Some(held) = build.within(&format!("certificates[{i}]"), |build| load(config, build)) else { continue };
+        let Some(held) = build.within(&format!("certificates[{i}]"), |build| files::load(config, build)) else {
+            continue;
+        };
         let names = held.leaf.names.clone();
         let certificate = Arc::new(Certificate::fixed(held));
         for name in served.resolver.file(&certificate, &names).err().into_iter().flatten() {
@@ -201,105 +194,4 @@ fn served(config: &TlsConfig, acme: &Acme, build: &mut Build<'_>) -> Option<Serv
         served.managed.push(managed);
     }
     (build.errors() == before).then_some(served)
-}
-
-/// The certificate of a file, with its key.
-fn load(config: &CertificateConfig, build: &mut Build<'_>) -> Option<Held> {
-    let chain = certificates("cert", &config.cert, build);
-    let key = private_key("key", &config.key, build);
-    let ocsp = match &config.ocsp {
-        None => Some(None),
-        Some(path) => match std::fs::read(build.path(path)) {
-            Ok(bytes) => Some(Some(bytes)),
-            Err(error) => {
-                build.error("ocsp", format!("cannot read {}: {error}", build.path(path).display()));
-                None
-            }
-        },
-    };
-    let (chain, key, ocsp) = (chain?, key?, ocsp?);
-    let leaf = check_leaf(&chain[0], build)?;
-    match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
-        Ok(mut certified) => {
-            certified.ocsp = ocsp;
-            Some(Held { key: Arc::new(certified), leaf })
-        }
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            build.error("key", "the key does not belong to the certificate");
-            None
-        }
-        Err(error) => {
-            build.error("key", format!("the key cannot be used: {error}"));
-            None
-        }
-    }
-}
-
-/// What a certificate says that is valid now.
-fn check_leaf(leaf: &CertificateDer<'_>, build: &mut Build<'_>) -> Option<Leaf> {
-    let Some(leaf) = Leaf::read(leaf) else {
-        build.error("cert", "the first certificate in the file cannot be read");
-        return None;
-    };
-    if let Err(error) = leaf.check(now()) {
-        build.error("cert", error);
-        return None;
-    }
-    if let Some(near) = expiry::near(&leaf, false, now()) {
-        build.warning("cert", format!("the certificate {near}"));
-    }
-    Some(leaf)
-}
-
-fn client_verifier(
-    path: &std::path::Path,
-    auth: ClientAuth,
-    provider: Arc<rustls::crypto::CryptoProvider>,
-    build: &mut Build<'_>,
-) -> Option<Arc<dyn rustls::server::danger::ClientCertVerifier>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("client_ca", path, build)? {
-        if let Err(error) = roots.add(certificate) {
-            build.error("client_ca", format!("a certificate in the file cannot be a CA: {error}"));
-            return None;
-        }
-    }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    if auth == ClientAuth::Optional {
-        builder = builder.allow_unauthenticated();
-    }
-    match builder.build() {
-        Ok(verifier) => Some(verifier),
-        Err(error) => {
-            build.error("client_ca", format!("client certificates cannot be verified with it: {error}"));
-            None
-        }
-    }
-}
-
-fn certificates(key: &str, path: &std::path::Path, build: &mut Build<'_>) -> Option<Vec<CertificateDer<'static>>> {
-    let path = build.path(path);
-    let read = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(chain) if !chain.is_empty() => Some(chain),
-        Ok(_) => {
-            build.error(key, format!("{} holds no certificate in PEM form", path.display()));
-            None
-        }
-        Err(error) => {
-            build.error(key, format!("cannot read certificates from {}: {error}", path.display()));
-            None
-        }
-    }
-}
-
-fn private_key(key: &str, path: &std::path::Path, build: &mut Build<'_>) -> Option<PrivateKeyDer<'static>> {
-    let path = build.path(path);
-    match PrivateKeyDer::from_pem_file(&path) {
-        Ok(private) => Some(private),
-        Err(error) => {
-            build.error(key, format!("cannot read a private key from {}: {error}", path.display()));
-            None
-        }
-    }
 }
