@@ -14,7 +14,7 @@ parts: tests/parts/.venv/complete
 
 # Debian's packages, where they are missing.
 packages:
-	@for part in nginx:nginx-light h2load:nghttp2-client curl:curl wrk:wrk python3:python3; do \
+	@for part in nginx:nginx-light h2load:nghttp2-client curl:curl wrk:wrk python3:python3 pebble:pebble pebble-challtestsrv:pebble; do \
 		command -v $${part%%:*} > /dev/null || missing="$$missing $${part##*:}"; \
 	done; \
 	python3 -c 'import ensurepip, venv' 2> /dev/null || missing="$$missing python3-venv"; \

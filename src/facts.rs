@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 use pingora_http::RequestHeader;
 
 use crate::deadline::Deadline;
+use crate::http01::Http01;
 use crate::types::template::{Variable, Variables, query_value};
 use crate::types::{Captures, Cidr};
 
@@ -55,6 +56,8 @@ pub struct Listener {
     pub timeouts: Timeouts,
     /// Whether HTTP/2 is spoken.
     pub http2: bool,
+    /// The challenges of a CA that are answered here: without TLS, and not at the admin interface.
+    pub challenges: Option<Arc<Http01>>,
 }
 
 /// Where the client's address comes from when proxies stand in front.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `GET /health` is 200 while the process lives. `GET /ready` is 200 while it takes traffic and 503 while it drains.
-//! `GET /upstreams`, `GET /upstreams/NAME` and `GET /routes` show what is there, and `PUT` or `DELETE` of
-//! `/upstreams/NAME/servers/ADDRESS/drain` starts or ends the draining of a server.
+//! `GET /metrics` is what Prometheus asks for. `GET /upstreams`, `GET /upstreams/NAME` and `GET /routes` show what is
+//! there, and `PUT` or `DELETE` of `/upstreams/NAME/servers/ADDRESS/drain` starts or ends the draining of a server.
 //!
 //! `POST /reload` loads the configuration again and answers with a receipt, or with 422 and every mistake.
 //! `POST /upgrade` has a new process take over and answers with a receipt, or with 500 and the reason.
@@ -41,6 +41,8 @@ pub use access::Access;
 
 /// No request here has a use for its body; one of this size is read and forgotten.
 const LARGEST_BODY: usize = 64 << 10;
+/// The text format of Prometheus.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long the body may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -72,6 +74,9 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// It did not; then nothing has changed.
     fn upgrade(&self) -> Result<Vec<u8>, String>;
+
+    /// The metrics in the text format of Prometheus.
+    fn metrics(&self) -> String;
 }
 
 impl Admin {
@@ -126,6 +131,7 @@ impl Admin {
                 true => (StatusCode::SERVICE_UNAVAILABLE, b"{\"status\":\"draining\"}\n".to_vec()),
                 false => (StatusCode::OK, b"{\"status\":\"ready\"}\n".to_vec()),
             }),
+            "/metrics" => read(request, || of_type(StatusCode::OK, METRICS, self.control.metrics().into_bytes())),
             "/upstreams" => get(request, || (StatusCode::OK, show::pools(&gateway))),
             "/routes" => get(request, || (StatusCode::OK, show::routes(&gateway))),
             _ => match path.strip_prefix("/upstreams/") {
@@ -169,15 +175,25 @@ fn set_drain(pool: &Pool, address: &str, drain: bool) -> Result<Reply, Reply> {
 }
 
 fn get(request: &RequestHeader, body: impl FnOnce() -> (StatusCode, Vec<u8>)) -> Result<Reply, Reply> {
+    read(request, || {
+        let (status, body) = body();
+        json(status, body)
+    })
+}
+
+fn read(request: &RequestHeader, reply: impl FnOnce() -> Reply) -> Result<Reply, Reply> {
     if !matches!(request.method, Method::GET | Method::HEAD) {
         return Err(Reply::method_not_allowed("this can be read only").allow("GET, HEAD"));
     }
-    let (status, body) = body();
-    Ok(json(status, body))
+    Ok(reply())
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Reply {
-    let mut reply = Reply::new(status).with(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    of_type(status, "application/json", body)
+}
+
+fn of_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Reply {
+    let mut reply = Reply::new(status).with(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply.body = Bytes::from(body);
     reply
 }

@@ -12,6 +12,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -19,6 +20,7 @@ use crate::build::Diagnostics;
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Kept};
+use crate::server::acme::Acme;
 use crate::server::listener::{self, AdminSpec, ListenerSpec};
 use settings::Settings;
 
@@ -72,6 +74,8 @@ struct Plan {
     listeners: Vec<Kept<ListenerSpec>>,
     admin: Option<AdminSpec>,
     settings: Settings,
+    /// The certificates that the listeners have obtained.
+    acme: Arc<Acme>,
     /// `[server]` and `[admin]`, which hold for as long as the process lives.
     fixed: [Fingerprint; 2],
     /// Certificates and their like.
@@ -83,6 +87,7 @@ struct Plan {
 struct Previous<'p> {
     gateway: Option<&'p Gateway>,
     listeners: &'p [Kept<ListenerSpec>],
+    acme: Option<&'p Arc<Acme>>,
 }
 
 /// Runs the command that the arguments name.
@@ -139,9 +144,10 @@ fn compile(loaded: &Loaded) -> (Option<Plan>, Diagnostics) {
 fn compile_over(previous: &Previous<'_>, loaded: &Loaded) -> (Option<Plan>, Diagnostics) {
     let mut build = loaded.build();
     let gateway = Gateway::compile(previous.gateway, &mut build);
-    let listeners = listener::compile(previous.listeners, &mut build);
-    let admin = listener::compile_admin(&mut build);
     let settings = Settings::compile(&mut build);
+    let acme = previous.acme.cloned().unwrap_or_else(|| Arc::new(Acme::new(state_dir(settings.as_ref()))));
+    let listeners = listener::compile(previous.listeners, &acme, &mut build);
+    let admin = listener::compile_admin(&mut build);
     let fixed = ["server", "admin"]
         .map(|table| build.node().get(table).map(|node| build.fingerprint(node, &["file"])).unwrap_or_default());
     let files = build.files().to_vec();
@@ -149,8 +155,15 @@ fn compile_over(previous: &Previous<'_>, loaded: &Loaded) -> (Option<Plan>, Diag
     if diagnostics.errors() > 0 {
         return (None, diagnostics);
     }
-    let plan =
-        || Some(Plan { gateway: gateway?, listeners: listeners?, admin: admin?, settings: settings?, fixed, files });
+    let plan = || {
+        let (gateway, listeners, admin, settings) = (gateway?, listeners?, admin?, settings?);
+        Some(Plan { gateway, listeners, admin, settings, acme, fixed, files })
+    };
     let plan = plan();
     (plan, diagnostics)
+}
+
+/// Where `[server]` has mistakes, they are all that is reported of it.
+fn state_dir(settings: Option<&Settings>) -> Option<&Path> {
+    settings.map_or(Some(Path::new("")), |settings| settings.state_dir.as_deref())
 }

@@ -25,9 +25,11 @@ use crate::admin::Control;
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Kept};
-use crate::server::Server;
+use crate::server::acme::Acme;
 use crate::server::listener::{Address, ListenerSpec};
+use crate::server::{Expiry, Server};
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig};
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::Background;
 
 /// The gateway at work, and what it was made of.
@@ -39,6 +41,7 @@ pub(super) struct Running {
     /// The server of the admin interface, once it runs.
     pub admin: OnceLock<Server>,
     /// Where the tasks of pools run.
+    pub runtime: tokio::runtime::Handle,
     pub pools: Background,
     pub state_dir: Option<StateDir>,
     pub pid_file: Option<PathBuf>,
@@ -52,6 +55,9 @@ pub(super) struct Running {
     pub has_left: AtomicBool,
     /// Ends this process.
     pub end: mpsc::UnboundedSender<End>,
+    pub acme: Arc<Acme>,
+    pub metrics: Arc<Metrics>,
+    pub expiry: Arc<Expiry>,
     pub state: Mutex<State>,
 }
 
@@ -80,7 +86,14 @@ pub(super) struct Receipt {
 
 impl Running {
     /// Reads the files again, and goes on with what they say.
+    ///
+    /// # Errors
+    /// Every mistake in them; then nothing has changed.
     pub(super) fn load_again(&self) -> Result<Receipt, String> {
+        self.read_again().inspect_err(|_| self.metrics.config.refused())
+    }
+
+    fn read_again(&self) -> Result<Receipt, String> {
         let Some(file) = &self.file else { return Err("the demo has no file to load again".to_owned()) };
         // One at a time, and none sees the half of another.
         let mut state = self.state.lock();
@@ -95,6 +108,10 @@ impl Running {
     /// Goes on with what the configuration's files, or else only the certificates that it names, say by now; does
     /// nothing if that is what runs.
     pub(super) fn catch_up(&self, all: bool) -> Result<(), String> {
+        self.read_changed(all).inspect_err(|_| self.metrics.config.refused())
+    }
+
+    fn read_changed(&self, all: bool) -> Result<(), String> {
         let mut state = self.state.lock();
         let (Some(file), false) = (&self.file, self.has_left.load(Ordering::Relaxed)) else { return Ok(()) };
         let began = Instant::now();
@@ -111,7 +128,7 @@ impl Running {
     /// Goes on with what is loaded, or with what was loaded before.
     fn replace(&self, state: &mut State, loaded: Option<Loaded>, began: Instant) -> Result<Receipt, String> {
         let before = self.current.load_full();
-        let previous = Previous { gateway: Some(&before), listeners: &state.listeners };
+        let previous = Previous { gateway: Some(&before), listeners: &state.listeners, acme: Some(&self.acme) };
         let (plan, diagnostics) = compile_over(&previous, loaded.as_ref().unwrap_or(&state.loaded));
         let Some(plan) = plan else { return Err(diagnostics.to_string()) };
         let Plan { mut gateway, listeners, settings, fixed, files, .. } = plan;
@@ -135,10 +152,11 @@ impl Running {
         }
         gateway.access_log = match settings.access == state.access {
             true => before.access_log.clone(),
-            false => AccessLog::open(&settings.access)
+            false => AccessLog::open(&settings.access, self.metrics.access_log_dropped.clone())
                 .map_err(|error| format!("error: cannot open the access log: {error}"))?
                 .map(Arc::new),
         };
+        self.acme.load(&listeners);
         let bound = self.server.apply(&listeners).map_err(|errors| format!("error: {}", errors.join("\nerror: ")))?;
         for (name, address) in bound {
             eprintln!("listening name={name} address={address}");
@@ -146,8 +164,11 @@ impl Running {
         // From here on nothing can fail.
         logger::set_level(settings.level);
         gateway.pools().for_each(|(_, pool)| pool.start(&self.pools));
+        self.acme.apply(&listeners);
+        self.expiry.watch(&listeners);
         self.current.store(Arc::new(gateway));
         state.generation += 1;
+        self.metrics.config.accepted(state.generation);
         if let Some(loaded) = loaded {
             state.loaded = loaded;
         }
@@ -163,6 +184,11 @@ impl Running {
 impl Control for Running {
     fn reload(&self) -> Result<Vec<u8>, String> {
         json(&self.load_again()?)
+    }
+
+    fn metrics(&self) -> String {
+        self.expiry.measure();
+        self.metrics.render()
     }
 
     fn upgrade(&self) -> Result<Vec<u8>, String> {

@@ -26,9 +26,13 @@ use crate::proxy::{Direct, Proxy};
 use crate::reply::Reply;
 use crate::server::handover::Inherited;
 use crate::server::listener::Address;
-use crate::server::{self, Edge, Refused};
+use crate::server::{self, Edge, Expiry, Refused};
 use crate::telemetry::access_log::{AccessLog, Line};
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::Background;
+
+/// The number of the configuration that a process starts with.
+const FIRST: u64 = 1;
 
 /// How the process ends.
 pub(super) enum End {
@@ -93,11 +97,12 @@ impl Started {
         mut inherited: Inherited,
         lock: Option<OwnedFd>,
     ) -> Result<Self, String> {
-        let Plan { mut gateway, listeners, admin, settings, fixed, files } = plan;
+        let Plan { mut gateway, listeners, admin, settings, acme, fixed, files } = plan;
+        let metrics = Arc::new(Metrics::new());
         logger::set_level(settings.level);
         let state_dir = settings.state_dir.as_deref().map(|path| StateDir::take(path, lock)).transpose()?;
-        let access_log =
-            AccessLog::open(&settings.access).map_err(|error| format!("error: cannot open the access log: {error}"))?;
+        let access_log = AccessLog::open(&settings.access, metrics.access_log_dropped.clone())
+            .map_err(|error| format!("error: cannot open the access log: {error}"))?;
         gateway.access_log = access_log.map(Arc::new);
 
         let bound = server::bind(&listeners, settings.threads, &mut inherited);
@@ -124,6 +129,13 @@ impl Started {
         let pools = Background::new(background.handle().clone());
         gateway.pools().for_each(|(_, pool)| pool.start(&pools));
 
+        acme.load(&listeners);
+        acme.apply(&listeners);
+        let expiry = Arc::new(Expiry::new(metrics.clone()));
+        expiry.watch(&listeners);
+        expiry.start(background.handle());
+        metrics.config.accepted(FIRST);
+
         let current = Arc::new(ArcSwap::from_pointee(gateway));
         let edge = Arc::new(Refusals { gateway: current.clone() });
         let draining = Arc::new(AtomicBool::new(false));
@@ -137,15 +149,26 @@ impl Started {
                 current: current.clone(),
                 server: bound.run(proxies, edge.clone())?,
                 admin: OnceLock::new(),
+                runtime: background.handle().clone(),
                 pools,
                 state_dir,
                 pid_file: settings.pid_file,
                 binary: upgrade::binary(settings.binary),
+                acme,
+                metrics,
+                expiry,
                 end,
                 grace: settings.grace,
                 stopping: AtomicBool::new(false),
                 has_left: AtomicBool::new(false),
-                state: Mutex::new(State { generation: 1, loaded, files, listeners, access: settings.access, fixed }),
+                state: Mutex::new(State {
+                    generation: FIRST,
+                    loaded,
+                    files,
+                    listeners,
+                    access: settings.access,
+                    fixed,
+                }),
             });
             let access = access.unwrap_or_else(|| Access::unix(None));
             let (control, seen, draining) = (running.clone(), current.clone(), draining.clone());
@@ -186,6 +209,7 @@ impl Started {
         let Self { running, background, draining, .. } = self;
         // From here on nothing is replaced, and a process that was to take over is ended.
         running.stopping.store(true, Ordering::Relaxed);
+        running.acme.stop();
         drop(running.state.lock());
         match &end {
             // Both were stopped when it was.
@@ -226,6 +250,7 @@ impl Running {
                 .and_then(|()| std::fs::rename(&new, path))
                 .map_err(|error| format!("error: cannot write the pid file {}: {error}", path.display()))?;
         }
+        self.acme.start(&self.runtime, &self.metrics);
         notify::ready("takes connections");
         Ok(())
     }

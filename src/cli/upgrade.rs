@@ -144,10 +144,12 @@ impl Running {
             }
             self.look_after(successor)?;
         }
-        // Before the successor has something to say to systemd.
+        // From here on the successor asks CAs, and has something to say to systemd.
+        self.acme.stop();
         notify::main_process(successor.pid());
         channel.send(&Message::Go, &[]).map_err(|error| {
             notify::main_process(std::process::id());
+            self.acme.start(&self.runtime, &self.metrics);
             broken(error)
         })
     }

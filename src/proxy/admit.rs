@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, UPGRADE};
-use http::{HeaderValue, Method, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
@@ -70,6 +70,10 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     let Some(facts) = &mut ctx.facts else { return Err(Reply::internal("the connection is not known")) };
     check_head(request, facts)?;
     normalize_target(request)?;
+    if let Some(answer) = challenge(request, facts) {
+        facts.stopped_by = Some("acme");
+        return Err(answer);
+    }
     join_cookies(request);
 
     let lower;
@@ -118,6 +122,17 @@ pub(super) async fn enter(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict
             Err(canned.reply(request, facts))
         }
     }
+}
+
+/// What a CA is to be told that checks who has a name: before any route, and whatever the host.
+fn challenge(request: &RequestHeader, facts: &Facts) -> Option<Reply> {
+    let answer = facts.connection.listener.challenges.as_ref()?.answer(request.uri.path())?;
+    if !matches!(request.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let mut reply = Reply::new(StatusCode::OK).with(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    reply.body = answer.into();
+    Some(reply)
 }
 
 /// What HTTP/1 heads were already held to when they were read, for HTTP/2; and the size of the body.

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use http::HeaderName;
 use serde::Deserialize;
 
-use super::tls::{self, TlsConfig};
+use super::acme::{Acme, Managed, hide_secrets};
+use super::tls::{self, Tls, TlsConfig};
 use crate::admin::Access;
 use crate::build::{Build, Node, Table};
 use crate::facts::{ClientIp, Limits, Listener, Timeouts};
@@ -31,7 +32,7 @@ pub struct ListenerSpec {
     /// What requests ask for.
     pub facts: Arc<Listener>,
     /// TLS, if it has it.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<Tls>>,
     /// The peers that speak the PROXY protocol.
     pub proxy_protocol: Option<Vec<Cidr>>,
     /// How many connections may be open at once, over all workers.
@@ -102,14 +103,15 @@ fn yes() -> bool {
 }
 
 /// Compiles every `[listen.NAME]`; `None` after every mistake in them was reported. Listeners whose configuration is
-/// that of a `previous` one are the same.
-pub fn compile(previous: &[Kept<ListenerSpec>], build: &mut Build<'_>) -> Option<Vec<Kept<ListenerSpec>>> {
+/// that of a `previous` one are the same. `acme` has the certificates that they name to be obtained.
+pub fn compile(previous: &[Kept<ListenerSpec>], acme: &Acme, build: &mut Build<'_>) -> Option<Vec<Kept<ListenerSpec>>> {
     let before = build.errors();
     let mut specs: Vec<Kept<ListenerSpec>> = Vec::new();
     for (name, entry) in build.node().get("listen").and_then(Node::table).into_iter().flat_map(Table::iter) {
-        let made_of = build.fingerprint(&entry.node, &["cert", "key", "ocsp", "client_ca"]);
+        let made_of = build.fingerprint(&entry.node, &["cert", "key", "ocsp", "client_ca", "ca", "file"]);
+        hide_secrets(&entry.node, build);
         let previous = previous.iter().find(|previous| *previous.thing.facts.name == **name);
-        let make = |build: &mut Build<'_>| Kept::or_make(previous, made_of, || listener(name, build));
+        let make = |build: &mut Build<'_>| Kept::or_make(previous, made_of, || listener(name, acme, build));
         if let Some(kept) = build.within_node(&entry.node, make) {
             let spec = &kept.thing;
             let same = |other: &&Kept<ListenerSpec>| other.thing.address == spec.address;
@@ -126,10 +128,42 @@ pub fn compile(previous: &[Kept<ListenerSpec>], build: &mut Build<'_>) -> Option
     if specs.is_empty() && build.errors() == before {
         build.error("", "there is no listener, so nobody can connect").help("add [listen.public] with an address");
     }
+    if build.errors() == before {
+        check_acme(&specs, build);
+    }
     (build.errors() == before).then_some(specs)
 }
 
-fn listener(name: &str, build: &mut Build<'_>) -> Option<ListenerSpec> {
+/// What no listener knows alone of the certificates that are obtained.
+fn check_acme(specs: &[Kept<ListenerSpec>], build: &mut Build<'_>) {
+    let answered = specs.iter().any(|spec| spec.thing.facts.challenges.is_some());
+    let mut before: Vec<&Arc<Managed>> = Vec::new();
+    for spec in specs {
+        let managed = spec.thing.tls.as_ref().map_or(&[][..], |tls| tls.managed());
+        let mut report = |message: String, help: &str| {
+            let node = build.node().get("listen").and_then(|listeners| listeners.get(&spec.thing.facts.name));
+            if let Some(node) = node {
+                build.within_node(node, |build| {
+                    build.error("tls.acme", message).help(help);
+                });
+            }
+        };
+        if !answered && managed.iter().any(|managed| !managed.is_checked_by_tls()) {
+            let message = "the challenge `http-01` is answered by listeners without TLS, and there is none";
+            report(message.to_owned(), "add one at port 80, or write challenge = \"tls-alpn-01\"");
+        }
+        for own in managed {
+            if before.iter().any(|other| own.is_at_odds_with(other)) {
+                let names = own.names().join(", ");
+                let message = format!("another listener has the certificate for {names} obtained with other settings");
+                report(message, "a certificate is obtained once: write the same for both");
+            }
+        }
+        before.extend(managed);
+    }
+}
+
+fn listener(name: &str, acme: &Acme, build: &mut Build<'_>) -> Option<ListenerSpec> {
     let config: ListenConfig = build.deserialize()?;
     let address = match config.address.parse() {
         Ok(address) => Some(address),
@@ -140,7 +174,7 @@ fn listener(name: &str, build: &mut Build<'_>) -> Option<ListenerSpec> {
     };
     let tls = match &config.tls {
         None => Some(None),
-        Some(tls) => build.within("tls", |build| tls::compile(tls, config.http2, build)).map(Some),
+        Some(tls) => build.within("tls", |build| tls::compile(tls, config.http2, acme, build)).map(Some),
     };
     let client_ip = match config.client_ip {
         None => Some(None),
@@ -181,6 +215,7 @@ fn listener(name: &str, build: &mut Build<'_>) -> Option<ListenerSpec> {
             limits: facts_limits,
             timeouts,
             http2: config.http2,
+            challenges: config.tls.is_none().then(|| acme.http01()),
         }),
         tls: tls?,
         proxy_protocol: config.proxy_protocol.map(|config| config.trust),
@@ -338,6 +373,7 @@ impl ListenerSpec {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             http2: false,
+            challenges: None,
         };
         Self { address, facts: Arc::new(facts), tls: None, proxy_protocol: None, max_connections: 1000 }
     }

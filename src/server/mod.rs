@@ -4,6 +4,7 @@
 //! pool of upstream connections. A request stays on its worker, so nothing wakes another thread. A connection
 //! that waits for a request holds no buffer.
 
+pub mod acme;
 mod connection;
 pub mod handover;
 pub(crate) mod head;
@@ -28,7 +29,6 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 use crate::facts::{Connection, Tls};
 use crate::keep::Kept;
@@ -39,6 +39,7 @@ use listener::{Address, ListenerSpec};
 use transport::{Plain, Transport};
 
 pub use head::Refused;
+pub use tls::expiry::Expiry;
 
 /// What the server asks of the gateway outside Pingora's hooks.
 pub trait Edge: Send + Sync + 'static {
@@ -551,8 +552,10 @@ async fn establish(
     let Some(tls) = &spec.tls else {
         return Some(Box::new(Conn::new(io.into(), false, Arc::new(Connection::new(peer, local, facts, None)))));
     };
-    let stream = match tokio::time::timeout(timeouts.tls_handshake, TlsAcceptor::from(tls.clone()).accept(io)).await {
-        Ok(Ok(stream)) => stream,
+    let stream = match tokio::time::timeout(timeouts.tls_handshake, tls.accept(io)).await {
+        Ok(Ok(Some(stream))) => stream,
+        // A CA has seen what it came for.
+        Ok(Ok(None)) => return None,
         Ok(Err(error)) => {
             log::debug!("the TLS handshake with {peer:?} failed: {error}");
             return None;

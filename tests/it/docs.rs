@@ -88,6 +88,7 @@ fn folder() -> tempfile::TempDir {
         write(&format!("{name}.key"), &identity.key);
     }
     write("admin.token", "0123456789abcdef0123456789abcdef\n");
+    write("acme.hmac", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n");
     fs::create_dir(dir.path().join("apis")).unwrap();
     write("apis/users.toml", "[[route]]\nmatch = \"/users/**\"\nrespond = {}\n");
     dir
@@ -155,6 +156,19 @@ fn every_problem_and_every_log_field_is_explained() {
     assert!(fields.len() >= 20, "{fields:?}");
     for field in fields {
         assert!(logging.contains(&format!("| `{field}` |")), "logging.md lacks {field}");
+    }
+}
+
+#[test]
+fn every_metric_is_explained() {
+    let admin = page("admin.md");
+    let source = fs::read_to_string(root().join("src/telemetry/metrics.rs")).unwrap();
+    let table = source.split("\n    pub fn new() -> Self {").nth(1).unwrap().split("\n    }\n").next().unwrap();
+    let is_name = |text: &str| text.contains('_') && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let names: Vec<&str> = table.split('"').skip(1).step_by(2).filter(|text| is_name(text)).collect();
+    assert!(names.len() >= 7, "{names:?}");
+    for name in names {
+        assert!(admin.contains(&format!("| `portcullis_{name}` |")), "admin.md lacks {name}");
     }
 }
 

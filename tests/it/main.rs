@@ -9,6 +9,7 @@
 )]
 mod harness;
 
+mod acme;
 mod admin;
 mod architecture;
 mod balancing;
@@ -19,6 +20,7 @@ mod hostile;
 mod http2;
 mod listeners;
 mod logs;
+mod metrics;
 mod mistakes;
 mod parts;
 mod real;

@@ -149,6 +149,55 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["`client_auth` says nothing without a `client_ca`", "add `client_ca`", ":7:42"],
     ),
     (
+        "[listen.x]\naddress = \"127.0.0.1:0\"\n[listen.x.tls]\nacme = { names = [\"a.test\"], challenge = \"tls-alpn-01\", agree_to_terms = true }",
+        &["need a place to be kept in", "add state_dir", ":8:8"],
+    ),
+    (
+        "[server]\nstate_dir = \"s\"\n[listen.x]\naddress = \"127.0.0.1:0\"\n[listen.x.tls]\nacme = { names = [\"*.a.test\", \"127.0.0.1\", \"a_b.test\", \"A.test\", \"a.test\"], challenge = \"tls-alpn-01\" }",
+        &[
+            "`*.a.test` is a wildcard, which only DNS-01 can prove",
+            "`127.0.0.1` is an address",
+            "`a_b.test` is not a name",
+            "`a.test` is given twice",
+            "write agree_to_terms = true",
+            "5 errors",
+        ],
+    ),
+    (
+        "[server]\nstate_dir = \"s\"\n[listen.x]\naddress = \"127.0.0.1:0\"\n[listen.x.tls]\nacme = { names = [], challenge = \"dns-01\", agree_to_terms = true }",
+        &["dns-01", "`http-01`, `tls-alpn-01`"],
+    ),
+    (
+        "[server]\nstate_dir = \"s\"\n[listen.x]\naddress = \"127.0.0.1:0\"\n[listen.x.tls]\nacme = { names = [], challenge = \"http-01\", agree_to_terms = true, contact = \"ops@a.test\", directory = \"http://a.test\", ca = \"none.pem\", external_account = { kid = \"\", key = { env = \"A\" } } }",
+        &[
+            "for at least one name",
+            "`ops@a.test` is not a contact",
+            "`http://a.test` is not the URL of an ACME directory",
+            "cannot read certificates from",
+            "gives an external account a key identifier",
+        ],
+    ),
+    (
+        "[server]\nstate_dir = \"s\"\n[listen.x]\naddress = \"127.0.0.1:0\"\n[listen.x.tls]\nacme = { names = [\"a.test\"], challenge = \"tls-alpn-01\", agree_to_terms = true, external_account = { kid = \"k\", key = \"not base64!\" } }",
+        &["the key of an external account is base64", "*************"],
+    ),
+    (
+        "[server]\nstate_dir = \"s\"\n[listen.x]\naddress = \"127.0.0.1:0\"\n[listen.x.tls]\nacme = [{ names = [\"a.test\"], challenge = \"tls-alpn-01\", agree_to_terms = true }, { names = [\"a.test\", \"b.test\"], challenge = \"tls-alpn-01\", agree_to_terms = true }]",
+        &["an earlier certificate is already obtained for `a.test`"],
+    ),
+    (
+        "[server]\nstate_dir = \"s\"\n[listen.x]\naddress = \"127.0.0.1:0\"\n[listen.x.tls]\nacme = { names = [\"a.test\"], challenge = \"tls-alpn-01\", agree_to_terms = true }\n[listen.y]\naddress = \"127.0.0.1:0\"\n[listen.y.tls]\nacme = { names = [\"a.test\"], challenge = \"http-01\", agree_to_terms = true }",
+        &["another listener has the certificate for a.test obtained with other settings", "write the same for both"],
+    ),
+    (
+        "[server]\nstate_dir = \"s\"\n[listen.x]\naddress = \"127.0.0.1:0\"\n[listen.x.tls]\nacme = { name = [\"a.test\"], challenge = \"tls-alpn-01\" }",
+        &["did you mean `names`?", "`names` is missing here"],
+    ),
+    (
+        "[listen.x]\naddress = \"127.0.0.1:0\"\n[listen.x.tls]\nacme = true",
+        &["a table with `names`, `challenge` and `agree_to_terms`"],
+    ),
+    (
         "[listen.x]\naddress = \"127.0.0.1:0\"\nclient_ip = { header = \"X-Real-IP\", trust = [] }",
         &["`X-Forwarded-For` or `Forwarded`"],
     ),
@@ -251,4 +300,27 @@ fn the_command_line_explains_itself() {
     assert!(
         !missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("cannot read /nonexistent.toml")
     );
+}
+
+#[test]
+fn a_challenge_by_http_needs_a_listener_without_tls() {
+    let said = gateway()
+        .config("[server]\nstate_dir = \"s\"\n[listen.public]\naddress = \"127.0.0.1:0\"")
+        .config("tls = { acme = { names = [\"a.test\"], challenge = \"http-01\", agree_to_terms = true } }")
+        .config("[[route]]\nmatch = \"/\"\nrespond = {}")
+        .refused();
+    assert!(said.contains("answered by listeners without TLS, and there is none") && said.contains(":5:"), "{said}");
+}
+
+#[test]
+fn the_key_of_an_external_account_is_not_shown() {
+    let account = "external_account = { kid = \"k\", key = \"c2VjcmV0\" }, agree_to_term = true";
+    for acme in [format!("{{ {account} }}"), format!("[{{ {account} }}]")] {
+        let said = gateway()
+            .config(&format!("[listen.public]\naddress = \"127.0.0.1:0\"\n[listen.public.tls]\nacme = {acme}"))
+            .config("[[route]]\nmatch = \"/\"\nrespond = {}")
+            .refused();
+        assert!(said.contains("did you mean `agree_to_terms`?") && said.contains("key = **********"), "{said}");
+        assert!(!said.contains("c2VjcmV0"), "{said}");
+    }
 }

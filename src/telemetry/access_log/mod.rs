@@ -20,10 +20,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use prometheus::IntCounter;
 use serde::Deserialize;
 
 use crate::types::Size;
@@ -87,7 +87,7 @@ struct Shared {
     waiting: Mutex<Waiting>,
     wake: Condvar,
     limit: usize,
-    dropped: AtomicU64,
+    dropped: IntCounter,
 }
 
 #[derive(Default)]
@@ -121,11 +121,11 @@ impl AccessLogConfig {
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 impl AccessLog {
-    /// Opens the log; `None` when it is off.
+    /// Opens the log; `None` when it is off. Lines that it cannot take are counted as `dropped`.
     ///
     /// # Errors
     /// The file cannot be opened, or the thread not started.
-    pub fn open(config: &AccessLogConfig) -> io::Result<Option<Self>> {
+    pub fn open(config: &AccessLogConfig, dropped: IntCounter) -> io::Result<Option<Self>> {
         let sink = match &config.to {
             Target::Off => return Ok(None),
             Target::Stdout => Sink::Stdout,
@@ -136,7 +136,7 @@ impl AccessLog {
             waiting: Mutex::default(),
             wake: Condvar::new(),
             limit: config.buffer.as_usize(),
-            dropped: AtomicU64::new(0),
+            dropped,
         });
         let theirs = shared.clone();
         let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&theirs, sink))?;
@@ -153,7 +153,7 @@ impl AccessLog {
             self.layout.render(line, text);
             let mut waiting = self.shared.waiting.lock();
             if waiting.lines.len() + text.len() > self.shared.limit {
-                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+                self.shared.dropped.inc();
                 return;
             }
             waiting.lines.extend_from_slice(text.as_bytes());
@@ -161,11 +161,6 @@ impl AccessLog {
                 self.shared.wake.notify_one();
             }
         });
-    }
-
-    /// How many lines were dropped.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -188,7 +183,7 @@ enum Sink {
 
 fn write(shared: &Shared, mut sink: Sink) {
     let mut lines = Vec::new();
-    let mut reported = 0;
+    let mut reported = shared.dropped.get();
     loop {
         let closed = {
             let mut waiting = shared.waiting.lock();
@@ -201,13 +196,13 @@ fn write(shared: &Shared, mut sink: Sink) {
         if !lines.is_empty() {
             if let Err(error) = sink.write(&lines) {
                 let lost = lines.iter().filter(|b| **b == b'\n').count() as u64;
-                shared.dropped.fetch_add(lost, Ordering::Relaxed);
+                shared.dropped.inc_by(lost);
                 log::warn!("the access log cannot be written: {error}");
             }
             lines.clear();
             lines.shrink_to(1 << 20);
         }
-        let dropped = shared.dropped.load(Ordering::Relaxed);
+        let dropped = shared.dropped.get();
         if dropped > reported {
             log::warn!("the access log dropped {} lines", dropped - reported);
             reported = dropped;
@@ -246,6 +241,7 @@ impl Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::Metrics;
 
     #[test]
     fn what_a_stuck_writer_cannot_take_is_counted() {
@@ -253,10 +249,11 @@ mod tests {
         let path = dir.path().join("log.sock");
         let _never_reads = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let config = AccessLogConfig { to: Target::Unix(path), buffer: Size(2000), ..AccessLogConfig::default() };
-        let log = AccessLog::open(&config).unwrap().unwrap();
+        let dropped = Metrics::new().access_log_dropped;
+        let log = AccessLog::open(&config, dropped.clone()).unwrap().unwrap();
         for _ in 0..1000 {
             log.write(&Line { path: "/x", ..Line::default() });
         }
-        assert!(log.dropped() > 0);
+        assert!(dropped.get() > 0);
     }
 }

@@ -1,6 +1,7 @@
 //! A certificate authority for one test.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -43,9 +44,16 @@ impl Authority {
 
     /// A certificate for names or addresses, as a server or as a client.
     pub fn issue(&self, names: &[&str]) -> Identity {
+        self.issue_for(names, Duration::from_secs(365 * 24 * 3600), Duration::from_secs(365 * 24 * 3600))
+    }
+
+    /// One that is `old` already, and expires after `left`.
+    pub fn issue_for(&self, names: &[&str], old: Duration, left: Duration) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("the names are valid");
         params.distinguished_name.push(DnType::CommonName, names[0].as_str());
+        params.not_before = (SystemTime::now() - old).into();
+        params.not_after = (SystemTime::now() + left).into();
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -100,10 +108,24 @@ impl Authority {
 
     /// The authority as all that is trusted.
     pub fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).expect("the authority's certificate is a root");
-        roots
+        roots(&self.pem())
     }
+}
+
+/// A client that trusts an authority, in PEM, and nobody else.
+pub fn client_trusting(pem: &str, alpn: &[&str]) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(rustls::ALL_VERSIONS);
+    let builder = builder.expect("the provider knows the versions");
+    let mut config = builder.with_root_certificates(roots(pem)).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config
+}
+
+fn roots(pem: &str) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(pem.as_bytes()).expect("this is a certificate in PEM");
+    roots.add(authority).expect("the authority's certificate is a root");
+    roots
 }
 
 impl Identity {

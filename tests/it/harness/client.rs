@@ -152,6 +152,13 @@ impl Connection {
         self.reader.socket.tls().and_then(|tls| tls.handshake_kind()).expect("the connection has TLS")
     }
 
+    /// The server's certificate, in DER.
+    #[track_caller]
+    pub fn certificate(&self) -> Vec<u8> {
+        let chain = self.reader.socket.tls().and_then(|tls| tls.peer_certificates()).expect("the connection has TLS");
+        chain.first().expect("a server has a certificate").to_vec()
+    }
+
     /// The version of TLS that was agreed on.
     #[track_caller]
     pub fn tls_version(&self) -> ProtocolVersion {

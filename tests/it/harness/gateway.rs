@@ -340,6 +340,12 @@ impl Gateway {
         self.log.wait_for("lines of the access log", |lines| (lines.len() >= count).then(|| lines.to_vec()))
     }
 
+    /// Waits for a line of its standard error with these words.
+    #[track_caller]
+    pub fn says(&self, words: &str) -> String {
+        self.errors.wait_for(words, |lines| lines.iter().find(|line| line.contains(words)).cloned())
+    }
+
     /// What it wrote to standard error so far.
     pub fn errors(&self) -> Vec<String> {
         self.errors.all()

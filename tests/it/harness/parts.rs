@@ -46,6 +46,11 @@ impl Part {
         (part, port)
     }
 
+    /// The lines of its standard output so far.
+    pub fn output(&self) -> Vec<String> {
+        self.output.all()
+    }
+
     /// Waits for something in the lines of its standard output.
     #[track_caller]
     pub fn says<R>(&self, what: &str, find: impl FnMut(&[String]) -> Option<R>) -> R {
