@@ -9,8 +9,8 @@ use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession
 use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl};
 use tokio::sync::Notify;
 
-use super::Worker;
 use super::connection::Conn;
+use super::worker::Worker;
 
 /// Streams at a time.
 const MOST_STREAMS: u32 = 100;
