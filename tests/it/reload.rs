@@ -1,10 +1,10 @@
 //! A configuration takes the place of another, or nothing changes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Answer, Authority, Connection, Origin, answer, eventually, gateway, portcullis};
+use crate::harness::{
+    Answer, Authority, Connection, Origin, Response, Traffic, answer, eventually, gateway, portcullis,
+};
 
 const A: &str = "[upstream]\no = [\"@a\"]\n[[route]]\nmatch = \"/**\"\nupstream = \"o\"\n\
     response = { headers = { set = { X-Is = \"a\" } } }";
@@ -203,15 +203,6 @@ fn files_that_change_are_noticed() {
     eventually("the configuration is loaded", || ask(&new).filter(|is| is == "a"));
 }
 
-/// Stops the traffic, also when the test fails.
-struct Stop(Arc<AtomicBool>);
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn files_are_looked_for_where_they_are_named() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
@@ -241,41 +232,37 @@ fn files_are_looked_for_where_they_are_named() {
 
 #[test]
 fn two_files_alternate_under_traffic_and_no_request_is_lost() {
-    let origin = Origin::saying("ok");
-    let gw = gateway().origin("a", &origin).config(A).start();
-    let stop = Arc::new(AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let _stopped = Stop(stop.clone());
-        let clients: Vec<_> = (0..3)
-            .map(|i| {
-                let (gw, stop) = (&gw, stop.clone());
-                scope.spawn(move || {
-                    let mut client = gw.connect();
-                    let mut h2 = gw.h2c();
-                    let mut served = 0;
-                    while !stop.load(Ordering::Relaxed) {
-                        let response = match i {
-                            0 => client.get("/").send(),
-                            1 => h2.get("/").send(),
-                            _ => gw.get("/").send(),
-                        };
-                        assert!(["a", "b"].contains(&response.expect(200).header("x-is")));
-                        served += 1;
-                    }
-                    served
-                })
-            })
-            .collect();
-        for i in 0..200 {
-            gw.rewrite(if i % 2 == 0 { B } else { A });
-            let receipt = gw.reload().expect(200).json();
-            assert_eq!(receipt["generation"], i + 2);
-            assert_eq!(gw.get("/").send().expect(200).header("x-is"), if i % 2 == 0 { "b" } else { "a" });
-        }
-        stop.store(true, Ordering::Relaxed);
-        let served: Vec<i32> = clients.into_iter().map(|client| client.join().unwrap()).collect();
-        assert!(served.iter().all(|count| *count > 50), "{served:?}");
-    });
+    let (origin, authority) = (Traffic::origin(), Authority::new("test"));
+    let gw = Traffic::gateway(&origin, &authority).config(A).start();
+    let is_of_one = |response: &Response| response.status == 200 && ["a", "b"].contains(&response.header("x-is"));
+    let traffic = Traffic::start(&gw, &authority, is_of_one);
+    for i in 0..200 {
+        gw.rewrite(&format!("{}{}", Traffic::LISTENERS, if i % 2 == 0 { B } else { A }));
+        let receipt = gw.reload().expect(200).json();
+        assert_eq!(receipt["generation"], i + 2);
+        assert_eq!(gw.get("/").send().expect(200).header("x-is"), if i % 2 == 0 { "b" } else { "a" });
+    }
+    traffic.end(20);
+}
+
+#[test]
+fn listeners_and_certificates_change_under_traffic_and_no_request_is_lost() {
+    let (origin, authority) = (Traffic::origin(), Authority::new("test"));
+    let gw = Traffic::gateway(&origin, &authority).config(A).start();
+    let traffic = Traffic::start(&gw, &authority, |response| response.status == 200);
+    for i in 0..20 {
+        let identity = authority.issue(&["a.test"]);
+        std::fs::write(gw.dir().join("a.pem"), &identity.cert).unwrap();
+        std::fs::write(gw.dir().join("a.key"), &identity.key).unwrap();
+        gw.rewrite(&format!("[listen.more{i}]\naddress = \"127.0.0.1:0\"\n{}{A}", Traffic::LISTENERS));
+        gw.reload().expect(200);
+        let more = gw.new_listener(&format!("more{i}"));
+        Connection::open(&more).get("/").send().expect(200);
+        gw.rewrite(&format!("{}{A}", Traffic::LISTENERS));
+        gw.reload().expect(200);
+        eventually("nobody listens", || std::net::TcpStream::connect(more.tcp()).is_err().then_some(()));
+    }
+    traffic.end(10);
 }
 
 #[test]

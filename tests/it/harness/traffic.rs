@@ -22,6 +22,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 const KILOBYTES: usize = 60;
 
 impl Traffic {
+    /// What its gateway's configuration says of listeners.
+    pub const LISTENERS: &str = "[listen.public]\naddress = \"127.0.0.1:0\"\n[listen.tls]\naddress = \"127.0.0.1:0\"\n\
+        tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }\n[log]\naccess = { to = \"off\" }\n";
+
     /// An origin for it.
     pub fn origin() -> Origin {
         Origin::answering(|request| match request.target.as_str() {
