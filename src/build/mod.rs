@@ -27,6 +27,7 @@
 
 mod de;
 mod diagnostic;
+mod pem;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use crate::keep::Fingerprint;
-use crate::types::{Secret, SecretText};
+use crate::types::{Secret, SecretText, file};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use tree::{Entry, Node, Place, Sources, Table, Value};
@@ -187,14 +188,8 @@ impl<'t> Build<'t> {
 
     /// Reads a text file that the configuration names; reports one that cannot be read.
     pub fn read(&mut self, key: &str, path: &Path) -> Option<String> {
-        let path = self.path(path);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Some(text),
-            Err(error) => {
-                self.error(key, format!("cannot read {}: {error}", path.display()));
-                None
-            }
-        }
+        let read = file::read_text(&self.path(path));
+        self.or_report(key, read)
     }
 
     /// How many errors were reported so far, to tell whether a step added one.

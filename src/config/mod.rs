@@ -16,6 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::build::{Build, Diagnostic, Diagnostics, Entry, Node, Severity, Sources, Table, Value};
+use crate::types::file::{read_text, unreadable};
 
 /// A configuration's text as one tree.
 pub struct Loaded {
@@ -132,7 +133,7 @@ struct Loader {
 impl Loader {
     fn file(&mut self, path: &Path) -> Result<Node, String> {
         let shown = path.display();
-        let real = fs::canonicalize(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        let real = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
         if self.open.contains(&real) {
             return Err(format!("{shown} includes itself"));
         }
@@ -142,11 +143,11 @@ impl Loader {
         if !self.seen.insert(real.clone()) {
             return Err(format!("{shown} is included twice"));
         }
-        let length = fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
+        let length = fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
         if length > LARGEST_FILE {
             return Err(format!("{shown} has {length} bytes, and more than {LARGEST_FILE} are not read"));
         }
-        let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        let text = read_text(path)?;
         let (mut root, found) = self.sources.parse(shown.to_string(), text);
         self.found.extend(found);
         misplaced_includes(&mut root, &mut self.found);

@@ -2,6 +2,7 @@
 
 mod captures;
 mod cidr;
+pub mod file;
 pub mod path;
 mod secret;
 mod size;

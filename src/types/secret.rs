@@ -63,8 +63,7 @@ impl Secret {
 }
 
 fn read_file(path: &std::path::Path) -> Result<String, SecretError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| SecretError(format!("cannot read {}: {error}", path.display())))?;
+    let text = super::file::read_text(path).map_err(SecretError)?;
     Ok(text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t)).unwrap_or(&text).to_owned())
 }
 

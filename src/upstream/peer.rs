@@ -8,9 +8,7 @@ use pingora_core::protocols::ALPN;
 use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::config::{Address, Long, Protocol, TlsConfig};
 use crate::build::Build;
@@ -95,24 +93,17 @@ impl Template {
             build.error("", "a server at a Unix socket has no name to verify").help("give `sni`");
         }
         if let Some(path) = &tls.ca
-            && let Some(certificates) = certificates("ca", path, build)
+            && let Some(certificates) = build.certificates("ca", path)
         {
             let wrapped: Vec<WrappedX509> =
-                certificates.into_iter().map(|der| WrappedX509::new(der, parse_x509)).collect();
+                certificates.into_iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect();
             self.options.ca = Some(Arc::<CaType>::from(wrapped));
         }
         match (&tls.cert, &tls.key) {
             (None, None) => {}
             (Some(cert), Some(key)) => {
-                let certificates = certificates("cert", cert, build);
-                let path = build.path(key);
-                let key = PrivateKeyDer::from_pem_file(&path);
-                match (certificates, key) {
-                    (Some(certificates), Ok(key)) => self.client_certificate(certificates, key, build),
-                    (_, Err(error)) => {
-                        build.error("key", format!("cannot read a private key from {}: {error}", path.display()));
-                    }
-                    (None, Ok(_)) => {}
+                if let (Some(chain), Some(key)) = (build.certificates("cert", cert), build.private_key("key", key)) {
+                    self.client_certificate(chain, key, build);
                 }
             }
             (Some(_), None) => drop(build.error("cert", "the certificate needs its `key`")),
@@ -121,34 +112,20 @@ impl Template {
         build.errors() == before
     }
 
-    fn client_certificate(&mut self, chain: Vec<Vec<u8>>, key: PrivateKeyDer<'static>, build: &mut Build<'_>) {
-        let der = chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    fn client_certificate(
+        &mut self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        build: &mut Build<'_>,
+    ) {
+        let der = chain.iter().map(|der| der.to_vec()).collect();
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        match rustls::sign::CertifiedKey::from_der(der, key.clone_key(), &provider) {
-            Ok(_) => self.client = Some(Arc::new(CertKey::new(chain, key.secret_der().to_vec()))),
+        match rustls::sign::CertifiedKey::from_der(chain, key.clone_key(), &provider) {
+            Ok(_) => self.client = Some(Arc::new(CertKey::new(der, key.secret_der().to_vec()))),
             Err(rustls::Error::InconsistentKeys(_)) => {
                 build.error("key", "the key does not belong to the certificate");
             }
             Err(error) => drop(build.error("key", format!("the key cannot be used: {error}"))),
-        }
-    }
-}
-
-/// Certificates in DER, each checked to be readable, for Pingora expects them to be.
-fn certificates(key: &str, path: &std::path::Path, build: &mut Build<'_>) -> Option<Vec<Vec<u8>>> {
-    let path = build.path(path);
-    let read = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(chain) if !chain.is_empty() && chain.iter().all(|der| X509Certificate::from_der(der).is_ok()) => {
-            Some(chain.into_iter().map(|der| der.to_vec()).collect())
-        }
-        Ok(_) => {
-            build.error(key, format!("{} holds no readable certificate in PEM form", path.display()));
-            None
-        }
-        Err(error) => {
-            build.error(key, format!("cannot read certificates from {}: {error}", path.display()));
-            None
         }
     }
 }

@@ -11,6 +11,7 @@ mod harness;
 
 mod acme;
 mod admin;
+mod adversity;
 mod architecture;
 mod balancing;
 mod direct;

@@ -3,7 +3,7 @@
 //! ```toml
 //! [[listen.public.tls.acme]]
 //! names            = ["api.example.com", "www.example.com"]
-//! challenge        = "http-01"                       # or "tls-alpn-01"
+//! challenge        = "http-01"                       # "tls-alpn-01" unless said otherwise
 //! agree_to_terms   = true
 //! contact          = "mailto:ops@example.com"
 //! directory        = "https://ca.example.com/acme/directory"
@@ -18,8 +18,6 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::Uri;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
@@ -44,6 +42,7 @@ pub(in crate::server) struct AcmeConfig {
 #[serde(deny_unknown_fields)]
 struct Table {
     names: Vec<String>,
+    #[serde(default)]
     challenge: Challenge,
     #[serde(default)]
     agree_to_terms: bool,
@@ -61,10 +60,11 @@ struct ExternalAccountConfig {
 }
 
 /// How the CA checks who has a name.
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Challenge {
     #[serde(rename = "http-01")]
     Http01,
+    #[default]
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
 }
@@ -139,7 +139,9 @@ impl Table {
         {
             build.error("contact", format!("`{contact}` is not a contact")).help("write \"mailto:ops@example.com\"");
         }
-        let roots = self.ca.as_ref().and_then(|path| roots(path, build));
+        let roots = self.ca.as_ref().and_then(|path| {
+            build.certificates("ca", path).map(|chain| chain.into_iter().map(|der| der.to_vec()).collect())
+        });
         let external_account = self.external_account.as_ref();
         let external_account =
             external_account.and_then(|config| build.within("external_account", |build| config.compile(build)));
@@ -218,25 +220,6 @@ fn decode(text: &SecretText) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(text).or_else(|_| url_safe()).ok().filter(|key| !key.is_empty())
 }
 
-fn roots(path: &std::path::Path, build: &mut Build<'_>) -> Option<Vec<Vec<u8>>> {
-    let path = build.path(path);
-    let read = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let readable = |der: &CertificateDer<'_>| x509_parser::parse_x509_certificate(der).is_ok();
-    match read {
-        Ok(chain) if !chain.is_empty() && chain.iter().all(readable) => {
-            Some(chain.into_iter().map(|der| der.to_vec()).collect())
-        }
-        Ok(_) => {
-            build.error("ca", format!("{} holds no readable certificate in PEM form", path.display()));
-            None
-        }
-        Err(error) => {
-            build.error("ca", format!("cannot read certificates from {}: {error}", path.display()));
-            None
-        }
-    }
-}
-
 /// Letters, digits and hyphens (RFC 1123, section 2.1); the last label is not a number.
 fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
@@ -280,7 +263,7 @@ impl<'de> Deserialize<'de> for AcmeConfig {
         impl<'de> Visitor<'de> for AcmeVisitor {
             type Value = AcmeConfig;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table with `names`, `challenge` and `agree_to_terms`, or a list of such")
+                f.write_str("a table with `names` and `agree_to_terms`, or a list of such")
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AcmeConfig, A::Error> {
                 let table = Table::deserialize(MapAccessDeserializer::new(map))?;

@@ -8,13 +8,13 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
 
 use super::certificate::{Held, Leaf, now};
 use super::expiry;
 use crate::build::Build;
+use crate::types::file;
 
 /// An entry of `certificates`.
 #[derive(Deserialize, Clone, PartialEq, Debug)]
@@ -27,17 +27,14 @@ pub(super) struct CertificateConfig {
 
 /// The certificate of a file, with its key.
 pub(super) fn load(config: &CertificateConfig, build: &mut Build<'_>) -> Option<Held> {
-    let chain = certificates("cert", &config.cert, build);
-    let key = private_key("key", &config.key, build);
+    let chain = build.certificates("cert", &config.cert);
+    let key = build.private_key("key", &config.key);
     let ocsp = match &config.ocsp {
         None => Some(None),
-        Some(path) => match std::fs::read(build.path(path)) {
-            Ok(bytes) => Some(Some(bytes)),
-            Err(error) => {
-                build.error("ocsp", format!("cannot read {}: {error}", build.path(path).display()));
-                None
-            }
-        },
+        Some(path) => {
+            let read = file::read(&build.path(path));
+            build.or_report("ocsp", read).map(Some)
+        }
     };
     let (chain, key, ocsp) = (chain?, key?, ocsp?);
     let leaf = check_leaf(&chain[0], build)?;
@@ -81,7 +78,7 @@ pub(super) fn client_verifier(
     build: &mut Build<'_>,
 ) -> Option<Arc<dyn ClientCertVerifier>> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("client_ca", path, build)? {
+    for certificate in build.certificates("client_ca", path)? {
         if let Err(error) = roots.add(certificate) {
             build.error("client_ca", format!("a certificate in the file cannot be a CA: {error}"));
             return None;
@@ -95,33 +92,6 @@ pub(super) fn client_verifier(
         Ok(verifier) => Some(verifier),
         Err(error) => {
             build.error("client_ca", format!("client certificates cannot be verified with it: {error}"));
-            None
-        }
-    }
-}
-
-fn certificates(key: &str, path: &Path, build: &mut Build<'_>) -> Option<Vec<CertificateDer<'static>>> {
-    let path = build.path(path);
-    let read = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(chain) if !chain.is_empty() => Some(chain),
-        Ok(_) => {
-            build.error(key, format!("{} holds no certificate in PEM form", path.display()));
-            None
-        }
-        Err(error) => {
-            build.error(key, format!("cannot read certificates from {}: {error}", path.display()));
-            None
-        }
-    }
-}
-
-fn private_key(key: &str, path: &Path, build: &mut Build<'_>) -> Option<PrivateKeyDer<'static>> {
-    let path = build.path(path);
-    match PrivateKeyDer::from_pem_file(&path) {
-        Ok(private) => Some(private),
-        Err(error) => {
-            build.error(key, format!("cannot read a private key from {}: {error}", path.display()));
             None
         }
     }

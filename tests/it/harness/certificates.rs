@@ -49,11 +49,16 @@ impl Authority {
 
     /// One that is `old` already, and expires after `left`.
     pub fn issue_for(&self, names: &[&str], old: Duration, left: Duration) -> Identity {
+        self.issue_between(names, SystemTime::now() - old, SystemTime::now() + left)
+    }
+
+    /// One that is valid between these times.
+    pub fn issue_between(&self, names: &[&str], from: SystemTime, until: SystemTime) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("the names are valid");
         params.distinguished_name.push(DnType::CommonName, names[0].as_str());
-        params.not_before = (SystemTime::now() - old).into();
-        params.not_after = (SystemTime::now() + left).into();
+        params.not_before = from.into();
+        params.not_after = until.into();
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
