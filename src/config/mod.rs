@@ -31,7 +31,7 @@ const LISTS: &[&str] = &["route", "test"];
 /// Tables that stand once.
 const SINGLE: &[&str] = &["server", "admin", "log", "trace", "metrics", "defaults", "include"];
 /// What is promised and not there yet.
-const RESERVED: &[&str] = &["auth", "consumer", "cache", "store", "api", "trace", "metrics", "test"];
+const RESERVED: &[&str] = &["auth", "consumer", "cache", "store", "api", "trace", "metrics"];
 
 const MOST_FILES: usize = 10_000;
 const LARGEST_FILE: u64 = 256 << 20;
