@@ -12,6 +12,8 @@
 //!
 //! `POST /reload` loads the configuration again and answers with a receipt, or with 422 and every mistake.
 //!
+//! `POST /explain` says what the gateway would do with the request that its body describes.
+//!
 //! Every request sees the configuration of its moment. What is drained here lasts until its upstream is configured anew; the
 //! file's `drain` is what lasts longer.
 
@@ -38,7 +40,7 @@ use crate::upstream::Pool;
 
 pub use access::Access;
 
-/// No request here has a use for its body; one of this size is read and forgotten.
+/// The largest body that is read, whether the request has a use for it or not.
 const LARGEST_BODY: usize = 64 << 10;
 /// How long the body may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,6 +60,12 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// The configuration cannot be used; then nothing has changed.
     fn reload(&self) -> Result<Vec<u8>, String>;
+
+    /// Says as JSON what the gateway would do with a request, which the question describes as JSON.
+    ///
+    /// # Errors
+    /// What is wrong with the question.
+    fn explain(&self, question: &[u8]) -> Result<Vec<u8>, String>;
 }
 
 impl Admin {
@@ -73,7 +81,7 @@ impl Admin {
 
     async fn reply(&self, session: &mut ServerSession) -> Result<Reply, Reply> {
         self.access.check_host(&session.req_header().headers)?;
-        skip_body(session).await?;
+        let body = read_body(session).await?;
         let request = session.req_header();
         let path = request.uri.path();
         if !["/health", "/ready"].contains(&path) {
@@ -81,6 +89,7 @@ impl Admin {
         }
         match path {
             "/reload" => self.reload(request).await,
+            "/explain" => self.explain(request, body).await,
             _ => self.answer(request, path),
         }
     }
@@ -97,6 +106,18 @@ impl Admin {
         };
         let title = "The configuration cannot be used";
         Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "configuration", title, mistakes))
+    }
+
+    async fn explain(&self, request: &RequestHeader, question: Vec<u8>) -> Result<Reply, Reply> {
+        if request.method != Method::POST {
+            return Err(Reply::method_not_allowed("what is to be explained is sent by POST").allow("POST"));
+        }
+        let control = self.control.clone();
+        match tokio::task::spawn_blocking(move || control.explain(&question)).await {
+            Ok(Ok(explanation)) => Ok(json(StatusCode::OK, explanation)),
+            Ok(Err(wrong)) => Err(Reply::bad_request(wrong)),
+            Err(error) => Err(Reply::internal("the explanation failed").because(error.to_string())),
+        }
     }
 
     fn answer(&self, request: &RequestHeader, path: &str) -> Result<Reply, Reply> {
@@ -179,9 +200,10 @@ fn problem(
 }
 
 /// Reads what there is of a body, so that the connection can have another request.
-async fn skip_body(session: &mut ServerSession) -> Result<(), Reply> {
+async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
+    let mut body = Vec::new();
     if session.is_body_empty() {
-        return Ok(());
+        return Ok(body);
     }
     let too_large = || Reply::body_too_large("no request here has a use for such a body").closing();
     let length = session.req_header().headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -189,14 +211,14 @@ async fn skip_body(session: &mut ServerSession) -> Result<(), Reply> {
         return Err(too_large());
     }
     let read = async {
-        let mut left = LARGEST_BODY;
         if session.req_header().headers.contains_key(EXPECT) {
             let _ = session.write_continue_response().await;
         }
         loop {
             match session.read_request_body().await {
-                Ok(None) => return Ok(()),
-                Ok(Some(part)) => left = left.checked_sub(part.len()).ok_or_else(too_large)?,
+                Ok(None) => return Ok(body),
+                Ok(Some(part)) if body.len() + part.len() > LARGEST_BODY => return Err(too_large()),
+                Ok(Some(part)) => body.extend_from_slice(&part),
                 Err(_) => return Err(Reply::bad_request("the body is malformed").closing()),
             }
         }

@@ -16,13 +16,14 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::explain::{Asked, explain};
 use super::{Plan, Previous, compile_over, logger};
 use crate::admin::Control;
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Kept};
 use crate::server::Server;
-use crate::server::listener::{Address, ListenerSpec};
+use crate::server::listener::{Address, AdminSpec, ListenerSpec};
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig};
 
 /// The gateway at work, and what it was made of.
@@ -117,6 +118,14 @@ impl Control for Running {
     fn reload(&self) -> Result<Vec<u8>, String> {
         serde_json::to_vec(&self.load_again()?).map_err(|error| error.to_string())
     }
+
+    fn explain(&self, question: &[u8]) -> Result<Vec<u8>, String> {
+        let asked: Asked = serde_json::from_slice(question).map_err(|error| format!("not a question: {error}"))?;
+        // A gateway and the tree that it was made of: a reload replaces both under this lock.
+        let state = self.state.lock();
+        let explanation = explain(&asked, &self.current.load_full(), &state.listeners, &state.loaded)?;
+        serde_json::to_vec(&explanation).map_err(|error| error.to_string())
+    }
 }
 
 fn listener_changes(before: &[Kept<ListenerSpec>], now: &[Kept<ListenerSpec>]) -> Vec<String> {
@@ -150,18 +159,24 @@ pub(super) fn ask(file: &Path) -> Result<(), String> {
     let Some(admin) = plan.admin else {
         return Err("error: without [admin] the running gateway cannot be asked: send it SIGHUP".to_owned());
     };
-    let mut request = "POST /reload HTTP/1.0\r\nHost: localhost\r\n".to_owned();
+    println!("{}", post(&admin, "/reload", "")?);
+    Ok(())
+}
+
+/// Posts to the admin interface of the running gateway; gives the answer.
+pub(super) fn post(admin: &AdminSpec, path: &str, body: &str) -> Result<String, String> {
+    let mut request = format!("POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
     if let Some(token) = admin.access.token() {
         request += &format!("Authorization: Bearer {token}\r\n");
     }
     request += "\r\n";
+    request += body;
     let address = &admin.listener.thing.address;
     let answer =
         exchange(address, &request).map_err(|error| format!("error: no gateway answers at {address}: {error}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     if head.split(' ').nth(1) == Some("200") {
-        println!("{body}");
-        return Ok(());
+        return Ok(body.to_owned());
     }
     let problem: Option<serde_json::Value> = serde_json::from_str(body).ok();
     let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());
