@@ -81,6 +81,7 @@ pub(super) struct Explanation {
     /// Near misses that are not shown.
     more: usize,
     policies: Vec<ShownPolicy>,
+    upstream: Option<String>,
     stopped_by: Option<String>,
     answer: Option<Answer>,
     sent: Option<Sent>,
@@ -130,7 +131,6 @@ struct Answer {
 
 #[derive(Serialize, Deserialize)]
 struct Sent {
-    upstream: String,
     servers: Vec<String>,
     /// The request line and the header fields.
     head: Vec<String>,
@@ -220,6 +220,7 @@ pub(super) fn explain(
         near_misses,
         more,
         policies,
+        upstream: outcome.upstream().map(str::to_owned),
         stopped_by: outcome.stopped_by().map(str::to_owned),
         answer,
         sent,
@@ -345,7 +346,7 @@ fn ends(outcome: &Outcome) -> (Option<Answer>, Option<Sent>) {
             (Some(answer), None)
         }
         End::Upstream { pool, head } => {
-            let sent = Sent { upstream: pool.name().to_owned(), servers: servers(pool), head: lines(head) };
+            let sent = Sent { servers: servers(pool), head: lines(head) };
             (None, Some(sent))
         }
     }
@@ -407,8 +408,11 @@ impl fmt::Display for Explanation {
             self.policies.iter().try_for_each(|policy| write!(f, "{policy}"))?;
         }
         if let Some(answer) = &self.answer {
-            let by = self.stopped_by.as_deref().unwrap_or("the reading of its head");
-            writeln!(f, "\nAnswered by {by}\n  {} {}", answer.status, answer.reason)?;
+            match &self.stopped_by {
+                Some(by) => writeln!(f, "\nAnswered by {by}")?,
+                None => writeln!(f, "\nRefused when its head is read")?,
+            }
+            writeln!(f, "  {} {}", answer.status, answer.reason)?;
             answer.headers.iter().try_for_each(|field| writeln!(f, "  {field}"))?;
             if !answer.body.is_empty() {
                 writeln!(f)?;
@@ -416,7 +420,8 @@ impl fmt::Display for Explanation {
             }
         }
         if let Some(sent) = &self.sent {
-            writeln!(f, "\nSent to the upstream {} ({})", sent.upstream, sent.servers.join(", "))?;
+            let upstream = self.upstream.as_deref().unwrap_or("");
+            writeln!(f, "\nSent to the upstream {upstream} ({})", sent.servers.join(", "))?;
             sent.head.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         }
         Ok(())

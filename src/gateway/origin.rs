@@ -34,7 +34,7 @@ pub fn near_misses(winner: Option<usize>, request: &RequestView<'_>, build: &mut
         let obstacles = spec.obstacles(request);
         let path = obstacles.iter().any(|obstacle| obstacle.part == Part::Path);
         let shared = spec.shared_segments(request.path);
-        if path && (taken.is_some() || shared == 0) {
+        if path && (taken.is_some() || !spec.resembles(request.path)) {
             continue;
         }
         let why = match (obstacles.is_empty(), &taken) {

@@ -78,12 +78,9 @@ impl Outcome {
         Self { known: None, route: None, end: End::Answer { head: Box::new(head), body } }
     }
 
-    /// The upstream that it goes to.
+    /// The upstream that it is for, in the word of the log: also where a policy stops it on its way there.
     pub fn upstream(&self) -> Option<&str> {
-        match &self.end {
-            End::Upstream { pool, .. } => Some(pool.name()),
-            End::Answer { .. } => None,
-        }
+        self.known.as_ref().and_then(|(_, facts)| facts.upstream.as_deref())
     }
 
     /// What answers instead of an upstream, in the word of the log.

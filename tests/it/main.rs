@@ -22,6 +22,7 @@ mod logs;
 mod mistakes;
 mod parts;
 mod real;
+mod rehearsal;
 mod reload;
 mod routing;
 mod selftest;

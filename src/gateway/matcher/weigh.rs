@@ -47,6 +47,17 @@ impl RouteSpec {
         obstacles
     }
 
+    /// Whether a path begins as the route's, or nearly so.
+    pub fn resembles(&self, path: &str) -> bool {
+        match (self.path.segments.first(), segments(path).next()) {
+            (Some(Segment::Literal(literal)), Some(text)) => {
+                strsim::damerau_levenshtein(literal, text) <= literal.len().min(text.len()) / 3
+            }
+            (Some(segment), Some(text)) => segment.is_met(text),
+            _ => false,
+        }
+    }
+
     /// How many segments of a path are as the route has them.
     pub fn shared_segments(&self, path: &str) -> usize {
         self.path.segments.iter().zip(segments(path)).take_while(|(segment, text)| segment.is_met(text)).count()
