@@ -201,6 +201,11 @@ impl<'t> Build<'t> {
         self.found.iter().filter(|d| d.severity == Severity::Error).count()
     }
 
+    /// The file that a node is in.
+    pub fn file(&self, node: &Node) -> &'t str {
+        self.sources.name(node.place.file)
+    }
+
     /// Where a place is, for people: `portcullis.toml:7`.
     pub fn shown(&self, place: Place) -> String {
         format!("{}:{}", self.sources.name(place.file), self.sources.line_column(place).0)

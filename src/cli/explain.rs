@@ -440,3 +440,20 @@ impl fmt::Display for ShownPolicy {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_as_toml_and_secrets_as_stars() {
+        let text = "a = { b = ['x', \"it's\", 1], 'c d' = true }\ns = 'secret'\nl = [{ k = 'secret' }]\n";
+        let loaded = Loaded::from_text("x.toml", text);
+        let mut build = loaded.build();
+        build.hide("s");
+        build.hide("l[0].k");
+        let shown = |key: &str| toml(loaded.root.get(key).unwrap(), &build);
+        assert_eq!(shown("a"), r#"{ b = ["x", "it's", 1], "c d" = true }"#);
+        assert!(!shown("s").contains("secret") && !shown("l").contains("secret"), "{} {}", shown("s"), shown("l"));
+    }
+}

@@ -41,6 +41,8 @@ pub(super) struct Test {
     place: Place,
     question: Question,
     expect: Expect,
+    /// The command that explains it.
+    explained_by: String,
 }
 
 /// What is expected of a request.
@@ -174,7 +176,7 @@ pub(super) fn run(mut plan: Plan, tests: &[Test], build: &mut Build<'_>) -> (Pla
                     for note in &rehearsed.notes {
                         build.warning("request", note.as_str());
                     }
-                    test.expect.hold(&rehearsed.outcome, &test.request, build);
+                    test.expect.hold(&rehearsed.outcome, &test.explained_by, build);
                 }),
                 Err(wrong) => build.within_node(node, |build| report(&wrong, build)),
             }
@@ -190,6 +192,7 @@ pub(super) fn run(mut plan: Plan, tests: &[Test], build: &mut Build<'_>) -> (Pla
 fn compile_one(node: &Node, root: &Node, gateway: Option<&Gateway>, build: &mut Build<'_>) -> Option<Test> {
     let before = build.errors();
     let config: TestConfig = build.deserialize()?;
+    let explained_by = explain_command(&config, build.file(root));
     let mut question = match Question::new(&config.request, config.client, config.listener.clone()) {
         Ok(question) => Some(question),
         Err(wrong) => {
@@ -221,9 +224,27 @@ fn compile_one(node: &Node, root: &Node, gateway: Option<&Gateway>, build: &mut 
         }
         compile_expect(expect, build)
     });
-    (build.errors() == before)
-        .then(|| Some(Test { request: config.request, place: node.get("request")?.place, question: question?, expect }))
-        .flatten()
+    if build.errors() > before {
+        return None;
+    }
+    let place = node.get("request")?.place;
+    Some(Test { request: config.request, place, question: question?, expect, explained_by })
+}
+
+/// The command line that asks what a test asks.
+fn explain_command(config: &TestConfig, file: &str) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let mut command = format!("portcullis explain {} --config {}", quoted(&config.request), quoted(file));
+    for (name, value) in &config.headers {
+        let _ = write!(command, " -H {}", quoted(&format!("{name}: {value}")));
+    }
+    if let Some(client) = config.client {
+        let _ = write!(command, " --client {client}");
+    }
+    if let Some(listener) = &config.listener {
+        let _ = write!(command, " --listener {}", quoted(listener));
+    }
+    command
 }
 
 fn compile_expect(config: ExpectConfig, build: &mut Build<'_>) -> Expect {
@@ -245,10 +266,9 @@ fn compile_expect(config: ExpectConfig, build: &mut Build<'_>) -> Expect {
             })
         }),
     };
-    let Expect { route, upstream, status, stopped_by, headers, sent } = &expect;
+    let Expect { route, upstream, status, stopped_by, sent, .. } = &expect;
     let texts = [route, upstream, stopped_by];
     if texts.iter().all(|text| text.is_none()) && status.is_none() && config.headers.is_empty() && sent.is_none() {
-        debug_assert!(headers.is_empty());
         build
             .error("", "nothing is expected, so the test could not fail")
             .help("give `route`, `upstream`, `status`, `stopped_by`, `headers` or `sent`");
@@ -278,12 +298,12 @@ fn report(wrong: &Wrong, build: &mut Build<'_>) {
 
 impl Expect {
     /// Reports what is not as expected.
-    fn hold(&self, outcome: &Outcome, request: &str, build: &mut Build<'_>) {
+    fn hold(&self, outcome: &Outcome, explained_by: &str, build: &mut Build<'_>) {
         let fate = Fate(outcome);
         let mut miss = |key: &str, expected: String, got: String| {
             build
                 .error(&format!("expect.{key}"), format!("expected {expected}, got {got}"))
-                .help(format!("`portcullis explain '{request}'` says why"));
+                .help(format!("to see why: {explained_by}"));
         };
         if let Some(expected) = &self.route {
             match &outcome.route {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::forwarded::X_REQUEST_ID;
@@ -66,7 +66,8 @@ impl Outcome {
             Ok(end) => end,
             Err(reply) => {
                 let (head, body) = answer::render(&reply, &request, &mut ctx);
-                End::Answer { head: Box::new(head), body }
+                let bodiless = request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+                End::Answer { head: Box::new(head), body: if bodiless { Bytes::new() } else { body } }
             }
         };
         Self { known: ctx.facts.map(|facts| (request, facts)), route: ctx.route, end }

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Builder, Origin, gateway, portcullis};
+use crate::harness::{Authority, Builder, Origin, gateway, portcullis};
 
 fn said(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat()
@@ -107,7 +107,7 @@ fn what_is_said_is_what_live_traffic_does() {
         assert_eq!(word(&live["upstream"]), word(&line["upstream"]), "{request}: {line}");
         assert_eq!(word(&live["stopped_by"]), word(&line["stopped_by"]), "{request}: {line}");
         assert_eq!(word(&live["client"]), word(&line["client"]), "{request}: {line}");
-        let lines = |value: &Value| value.as_array().unwrap().iter().map(|line| word(line)).collect::<Vec<_>>();
+        let lines = |value: &Value| value.as_array().unwrap().iter().map(word).collect::<Vec<_>>();
         let id = |line: &String| !line.starts_with("X-Request-Id: ");
         if live["sent"].is_null() {
             assert_eq!(live["answer"]["status"], response.status, "{request}: {line}");
@@ -198,6 +198,30 @@ Sent to the upstream other (127.0.0.1:8081)
         .map(|i| format!("[[route]]\nmatch = {{ path = \"/m\", headers = {{ a = \"{i}\" }} }}\nrespond = {{}}\n"));
     let output = gateway().config(&many.collect::<String>()).run(&["explain", "GET /m", "--config", "@file"]);
     assert!(said(&output).contains("\n  and 12 more\n"), "{}", said(&output));
+}
+
+#[test]
+fn the_scheme_chooses_the_listener() {
+    let identity = Authority::new("test").issue(&["x.test"]);
+    let config = gateway()
+        .config("[listen.a]\naddress = \"127.0.0.1:0\"")
+        .secured(&identity, "")
+        .config("[[route]]\nmatch = \"/**\"\nrespond = { body = \"{scheme} {listener}\" }");
+    for (request, more, words) in [
+        ("GET /", &[][..], "\n  http a\n"),
+        ("GET http://x.test/", &[], "\n  http a\n"),
+        ("GET https://x.test", &[], "\n  https public\n"),
+        ("GET /", &["--listener", "public"], "\n  https public\n"),
+        (
+            "GET https://x.test/",
+            &["--listener", "a"],
+            "note: the listener `a` has no TLS: no client can ask it by https://",
+        ),
+        ("GET http://x.test/", &["--listener", "public"], "note: the listener `public` has TLS: no client can"),
+    ] {
+        let output = config.run(&[&["explain", request, "--config", "@file"], more].concat());
+        assert!(said(&output).contains(words), "{request}: {}", said(&output));
+    }
 }
 
 #[test]
@@ -319,7 +343,7 @@ fn a_test_that_fails_says_where_and_what_happened() {
         "expected the header `X-No` = \"1\", got none",
         "expected it to be sent to an upstream, got 308 by `redirect`",
         "expected the route `me`, got none: 404 by `no-route`",
-        "help: `portcullis explain 'GET /nowhere'` says why",
+        "help: to see why: portcullis explain 'GET /nowhere' --config '",
         "13 errors",
     ] {
         assert!(text.contains(words), "{words}: {text}");
