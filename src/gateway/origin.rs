@@ -2,6 +2,8 @@
 //!
 //! Requests have no use for it, so nothing is kept: it is worked out from the tree when somebody asks.
 
+use std::cmp::Reverse;
+
 use super::config::MatchConfig;
 use super::matcher::{Part, RequestView, RouteSpec};
 use super::route_spec;
@@ -23,6 +25,18 @@ pub struct Layer<'t> {
     pub node: &'t Node,
 }
 
+/// How far a route is from a request: the less, the nearer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Distance {
+    /// Whether the path differs.
+    path: bool,
+    obstacles: usize,
+    /// The worst of them.
+    part: Option<Part>,
+    /// Segments of the path that are the same.
+    shared: Reverse<usize>,
+}
+
 /// The routes that come near a request, the nearest first: those that match and are less specific, and those that
 /// one part of the match keeps from it. Where no route takes the request, also those with a path like its.
 pub fn near_misses(winner: Option<usize>, request: &RequestView<'_>, build: &mut Build<'_>) -> Vec<Miss> {
@@ -41,10 +55,13 @@ pub fn near_misses(winner: Option<usize>, request: &RequestView<'_>, build: &mut
             (true, Some(taken)) => spec.yields_to(taken, request),
             _ => obstacles.iter().map(|obstacle| obstacle.why.as_str()).collect::<Vec<_>>().join("; "),
         };
-        let farthest = obstacles.iter().map(|obstacle| obstacle.part).max();
-        found.push(((path, obstacles.len(), farthest, usize::MAX - shared, index), Miss { index, why }));
+        let part = obstacles.iter().map(|obstacle| obstacle.part).max();
+        found.push((Distance { path, obstacles: obstacles.len(), part, shared: Reverse(shared) }, Miss { index, why }));
     }
     found.sort_by_key(|(distance, _)| *distance);
+    // Of paths that differ, those that differ last.
+    let likest = found.iter().filter(|(distance, _)| distance.path).map(|(distance, _)| distance.shared).min();
+    found.retain(|(distance, _)| !distance.path || Some(distance.shared) == likest);
     found.into_iter().map(|(_, miss)| miss).collect()
 }
 

@@ -136,6 +136,26 @@ fn what_is_said_is_what_live_traffic_does() {
 }
 
 #[test]
+fn what_is_said_of_tls_is_what_is_done() {
+    let origin = Origin::saying("ok");
+    let authority = Authority::new("test");
+    let gw = gateway()
+        .secured(&authority.issue(&["x.test"]), "")
+        .config(&format!("[upstream]\no = {{ servers = [\"{}\"], forwarded = \"both\" }}", origin.address()))
+        .config("[[route]]\nmatch = { path = \"/**\", when = \"request.scheme == 'https'\" }\nupstream = \"o\"")
+        .start();
+    let mut connection = gw.connect_tls("x.test", authority.client(&[])).unwrap();
+    connection.get("/a").host("x.test").send().expect(200);
+    let seen = origin.only_request();
+    let live = gw.admin_post("/explain", "{\"request\":\"GET https://x.test/a\"}").expect(200).json();
+    let told = |name: &str| format!("{name}: {}", seen.header(name));
+    for name in ["Host", "X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via"] {
+        assert!(live["sent"]["head"].as_array().unwrap().contains(&told(name).into()), "{}: {live}", told(name));
+    }
+    assert_eq!(told("X-Forwarded-Proto"), "X-Forwarded-Proto: https");
+}
+
+#[test]
 fn a_request_is_explained() {
     let config = gateway().set("a", "127.0.0.1:8081").config(CONFIG);
     let output =
