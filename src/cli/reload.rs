@@ -1,5 +1,5 @@
-//! Reload: the file is read, checked and compiled anew, and the result takes the place of what runs; or, when
-//! something is wrong with it, nothing changes and every mistake is told.
+//! Reload: the file is read, checked, compiled anew and held to its tests, and the result takes the place of what
+//! runs; or, when something is wrong with it, nothing changes and every mistake is told.
 //!
 //! `SIGHUP`, `POST /reload` at the admin interface and `portcullis reload` do the same. Requests end with the
 //! configuration that they began with. Pools and listeners whose part of the file did not change are the same as

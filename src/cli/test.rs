@@ -129,7 +129,7 @@ pub(super) fn command(file: &Path) -> Result<(), String> {
     let (_, failed) = run(plan, &tests, &mut build);
     let mut report = String::new();
     for (i, test) in tests.iter().enumerate() {
-        let how = if failed.contains(&i) { "failed" } else { "ok" };
+        let how = if failed.binary_search(&i).is_ok() { "failed" } else { "ok" };
         let _ = writeln!(report, "{how:6} {}  {}", test.request, build.shown(test.place));
     }
     let _ =
@@ -161,8 +161,8 @@ pub(super) fn compile(gateway: Option<&Gateway>, build: &mut Build<'_>) -> Optio
     (build.errors() == before).then(|| tests.into_iter().flatten().collect())
 }
 
-/// Holds a plan to its tests; gives it back with the positions of the tests that failed. Each failure is an error
-/// where the expectation is written.
+/// Holds a plan to its tests; gives it back with the positions of the tests that failed, in order. Each failure is an
+/// error where the expectation is written.
 pub(super) fn run(mut plan: Plan, tests: &[Test], build: &mut Build<'_>) -> (Plan, Vec<usize>) {
     let gateway = Arc::new(plan.gateway);
     let mut failed = Vec::new();
@@ -338,10 +338,10 @@ impl Expect {
             }
             End::Upstream { head, .. } => {
                 if let Some(status) = self.status {
-                    miss("status", format!("the status {status}"), fate.to_string());
+                    miss("status", format!("the status {status}"), format!("{fate}, whose status is not known here"));
                 }
                 for (name, ..) in &self.headers {
-                    miss(&format!("headers.{name}"), format!("an answer with `{name}`"), fate.to_string());
+                    miss(&format!("headers.{name}"), format!("the gateway to answer with `{name}`"), fate.to_string());
                 }
                 if let Some(sent) = &self.sent {
                     sent.hold(head, &mut miss);
