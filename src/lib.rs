@@ -12,7 +12,8 @@
 //!
 //! [`config`] loads the TOML files into one tree, [`mod@build`] turns its tables into the features' own
 //! configuration types and collects every mistake with its place in the file, [`gateway`] compiles the result
-//! into one immutable value that requests hold while they run.
+//! into one immutable value that requests hold while they run. Before it takes traffic it is held to the file's
+//! tests, whose requests go the same way without a network ([`proxy::Outcome`]).
 //!
 //! # The import rule
 //!

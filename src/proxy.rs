@@ -16,6 +16,7 @@ mod forward;
 mod forwarded;
 mod log_line;
 mod patience;
+mod rehearsal;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ use crate::upstream::{Failure, Pick, Pool, Tried};
 use patience::Patience;
 
 pub use direct::{Direct, Served, Wire};
+pub use rehearsal::{End, Outcome};
 
 /// The gateway as Pingora sees it; every worker has one of its own over the same configuration.
 pub struct Proxy {

@@ -13,6 +13,8 @@
 //! `POST /reload` loads the configuration again and answers with a receipt, or with 422 and every mistake.
 //! `POST /upgrade` has a new process take over and answers with a receipt, or with 500 and the reason.
 //!
+//! `POST /explain` says what the gateway would do with the request that its body describes.
+//!
 //! Every request sees the configuration of its moment. What is drained here lasts until its upstream is configured anew; the
 //! file's `drain` is what lasts longer.
 
@@ -39,7 +41,7 @@ use crate::upstream::Pool;
 
 pub use access::Access;
 
-/// No request here has a use for its body; one of this size is read and forgotten.
+/// The largest body that is read, whether the request has a use for it or not.
 const LARGEST_BODY: usize = 64 << 10;
 /// The text format of Prometheus.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -77,6 +79,12 @@ pub trait Control: Send + Sync {
 
     /// The metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
+
+    /// Says as JSON what the gateway would do with a request, which the question describes as JSON.
+    ///
+    /// # Errors
+    /// What is wrong with the question.
+    fn explain(&self, question: &[u8]) -> Result<Vec<u8>, String>;
 }
 
 impl Admin {
@@ -92,7 +100,7 @@ impl Admin {
 
     async fn reply(&self, session: &mut ServerSession) -> Result<Reply, Reply> {
         self.access.check_host(&session.req_header().headers)?;
-        skip_body(session).await?;
+        let body = read_body(session).await?;
         let request = session.req_header();
         let path = request.uri.path();
         if !["/health", "/ready"].contains(&path) {
@@ -101,6 +109,7 @@ impl Admin {
         match path {
             "/reload" => self.control(request, UNUSABLE, |control| control.reload()).await,
             "/upgrade" => self.control(request, NOT_UPGRADED, |control| control.upgrade()).await,
+            "/explain" => self.explain(request, body).await,
             _ => self.answer(request, path),
         }
     }
@@ -120,6 +129,18 @@ impl Admin {
             Ok(Ok(receipt)) => Ok(json(StatusCode::OK, receipt)),
             Ok(Err(why)) => Err(problem(failed.0, failed.1, failed.2, why)),
             Err(error) => Err(Reply::internal("the gateway failed at it").because(error.to_string())),
+        }
+    }
+
+    async fn explain(&self, request: &RequestHeader, question: Vec<u8>) -> Result<Reply, Reply> {
+        if request.method != Method::POST {
+            return Err(Reply::method_not_allowed("what is to be explained is sent by POST").allow("POST"));
+        }
+        let control = self.control.clone();
+        match tokio::task::spawn_blocking(move || control.explain(&question)).await {
+            Ok(Ok(explanation)) => Ok(json(StatusCode::OK, explanation)),
+            Ok(Err(wrong)) => Err(Reply::bad_request(wrong)),
+            Err(error) => Err(Reply::internal("the explanation failed").because(error.to_string())),
         }
     }
 
@@ -214,9 +235,10 @@ fn problem(
 }
 
 /// Reads what there is of a body, so that the connection can have another request.
-async fn skip_body(session: &mut ServerSession) -> Result<(), Reply> {
+async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
+    let mut body = Vec::new();
     if session.is_body_empty() {
-        return Ok(());
+        return Ok(body);
     }
     let too_large = || Reply::body_too_large("no request here has a use for such a body").closing();
     let length = session.req_header().headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -224,14 +246,14 @@ async fn skip_body(session: &mut ServerSession) -> Result<(), Reply> {
         return Err(too_large());
     }
     let read = async {
-        let mut left = LARGEST_BODY;
         if session.req_header().headers.contains_key(EXPECT) {
             let _ = session.write_continue_response().await;
         }
         loop {
             match session.read_request_body().await {
-                Ok(None) => return Ok(()),
-                Ok(Some(part)) => left = left.checked_sub(part.len()).ok_or_else(too_large)?,
+                Ok(None) => return Ok(body),
+                Ok(Some(part)) if body.len() + part.len() > LARGEST_BODY => return Err(too_large()),
+                Ok(Some(part)) => body.extend_from_slice(&part),
                 Err(_) => return Err(Reply::bad_request("the body is malformed").closing()),
             }
         }

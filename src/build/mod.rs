@@ -115,6 +115,13 @@ impl<'t> Build<'t> {
         self.hidden.push(self.place(key));
     }
 
+    /// Whether stars are to be shown for what stands at a place.
+    pub fn hides(&self, place: Place) -> bool {
+        let apart =
+            |hidden: &Place| hidden.file != place.file || hidden.end <= place.start || place.end <= hidden.start;
+        !self.hidden.iter().all(apart)
+    }
+
     /// Reads a secret; reports one that cannot be had, and warns of one that is written in the file.
     pub fn secret(&mut self, key: &str, secret: &Secret) -> Option<SecretText> {
         let secret = match secret {
@@ -195,6 +202,16 @@ impl<'t> Build<'t> {
     /// How many errors were reported so far, to tell whether a step added one.
     pub fn errors(&self) -> usize {
         self.found.iter().filter(|d| d.severity == Severity::Error).count()
+    }
+
+    /// The file that a node is in.
+    pub fn file(&self, node: &Node) -> &'t str {
+        self.sources.name(node.place.file)
+    }
+
+    /// Where a place is, for people: `portcullis.toml:7`.
+    pub fn shown(&self, place: Place) -> String {
+        format!("{}:{}", self.sources.name(place.file), self.sources.line_column(place).0)
     }
 
     /// Adds what was found elsewhere.

@@ -1,12 +1,15 @@
 //! The command line.
 
 mod demo;
+mod explain;
 mod logger;
 mod notify;
+mod rehearse;
 mod reload;
 mod run;
 mod settings;
 mod state_dir;
+mod test;
 mod upgrade;
 mod watch;
 
@@ -16,13 +19,14 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use crate::build::Diagnostics;
+use crate::build::{Build, Diagnostics, Node};
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Kept};
 use crate::server::acme::Acme;
 use crate::server::listener::{self, AdminSpec, ListenerSpec};
 use settings::Settings;
+use test::Test;
 
 /// An API gateway: one binary, one TOML file.
 ///
@@ -64,6 +68,14 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Run the tests of a configuration, its [[test]]; exits with 1 if one fails.
+    Test {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Say what the gateway would do with a request, and why.
+    Explain(explain::Arguments),
     /// Run the demo: three small services and the gateway in front of them.
     Demo,
 }
@@ -101,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Reload { config } => reload::ask(&config),
         Command::Upgrade { config } => upgrade::ask(&config),
         Command::Check { file } => check(&file),
+        Command::Test { file } => test::command(&file),
+        Command::Explain(arguments) => explain::command(arguments),
         Command::Demo => demo::run(),
     };
     match result {
@@ -113,9 +127,13 @@ pub fn main() -> ExitCode {
 }
 
 fn check(file: &Path) -> Result<(), String> {
-    let (_, plan) = load(file)?;
+    let (loaded, plan) = load(file)?;
+    let tests = match loaded.root.get("test").and_then(Node::array) {
+        Some(tests) => format!(", {} passed", test::counted(tests.len())),
+        None => String::new(),
+    };
     println!(
-        "{} is fine: {} routes, {} upstreams, {} listeners",
+        "{} is fine: {} routes, {} upstreams, {} listeners{tests}",
         file.display(),
         plan.gateway.routes(),
         plan.gateway.pools().count(),
@@ -141,26 +159,32 @@ fn compile(loaded: &Loaded) -> (Option<Plan>, Diagnostics) {
     compile_over(&Previous::default(), loaded)
 }
 
+/// Compiles, and holds the result to the file's tests.
 fn compile_over(previous: &Previous<'_>, loaded: &Loaded) -> (Option<Plan>, Diagnostics) {
     let mut build = loaded.build();
-    let gateway = Gateway::compile(previous.gateway, &mut build);
-    let settings = Settings::compile(&mut build);
+    let plan = plan(previous, &mut build).and_then(|(plan, tests)| {
+        let (plan, failed) = test::run(plan, &tests, &mut build);
+        failed.is_empty().then_some(plan)
+    });
+    (plan, build.diagnostics())
+}
+
+/// Compiles; the tests are still to be run. `None` after every mistake was reported.
+fn plan(previous: &Previous<'_>, build: &mut Build<'_>) -> Option<(Plan, Vec<Test>)> {
+    let gateway = Gateway::compile(previous.gateway, build);
+    let settings = Settings::compile(build);
     let acme = previous.acme.cloned().unwrap_or_else(|| Arc::new(Acme::new(state_dir(settings.as_ref()))));
-    let listeners = listener::compile(previous.listeners, &acme, &mut build);
-    let admin = listener::compile_admin(&mut build);
+    let listeners = listener::compile(previous.listeners, &acme, build);
+    let admin = listener::compile_admin(build);
+    let tests = test::compile(gateway.as_ref(), build);
     let fixed = ["server", "admin"]
         .map(|table| build.node().get(table).map(|node| build.fingerprint(node, &["file"])).unwrap_or_default());
-    let files = build.files().to_vec();
-    let diagnostics = build.diagnostics();
-    if diagnostics.errors() > 0 {
-        return (None, diagnostics);
+    if build.errors() > 0 {
+        return None;
     }
-    let plan = || {
-        let (gateway, listeners, admin, settings) = (gateway?, listeners?, admin?, settings?);
-        Some(Plan { gateway, listeners, admin, settings, acme, fixed, files })
-    };
-    let plan = plan();
-    (plan, diagnostics)
+    let files = build.files().to_vec();
+    let (gateway, listeners, admin, settings) = (gateway?, listeners?, admin?, settings?);
+    Some((Plan { gateway, listeners, admin, settings, acme, fixed, files }, tests?))
 }
 
 /// Where `[server]` has mistakes, they are all that is reported of it.

@@ -1,5 +1,5 @@
-//! Reload: the file is read, checked and compiled anew, and the result takes the place of what runs; or, when
-//! something is wrong with it, nothing changes and every mistake is told.
+//! Reload: the file is read, checked, compiled anew and held to its tests, and the result takes the place of what
+//! runs; or, when something is wrong with it, nothing changes and every mistake is told.
 //!
 //! `SIGHUP`, `POST /reload` at the admin interface and `portcullis reload` do the same. Requests end with the
 //! configuration that they began with. Pools and listeners whose part of the file did not change are the same as
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::explain::{Asked, explain};
 use super::run::End;
 use super::state_dir::StateDir;
 use super::{Plan, Previous, compile_over, logger, notify};
@@ -26,7 +27,7 @@ use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Kept};
 use crate::server::acme::Acme;
-use crate::server::listener::{Address, ListenerSpec};
+use crate::server::listener::{Address, AdminSpec, ListenerSpec};
 use crate::server::{Expiry, Server};
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig};
 use crate::telemetry::metrics::Metrics;
@@ -194,6 +195,14 @@ impl Control for Running {
     fn upgrade(&self) -> Result<Vec<u8>, String> {
         json(&Running::upgrade(self)?)
     }
+
+    fn explain(&self, question: &[u8]) -> Result<Vec<u8>, String> {
+        let asked: Asked = serde_json::from_slice(question).map_err(|error| format!("not a question: {error}"))?;
+        // A gateway and the tree that it was made of: a reload replaces both under this lock.
+        let state = self.state.lock();
+        let explanation = explain(&asked, &self.current.load_full(), &state.listeners, &state.loaded)?;
+        serde_json::to_vec(&explanation).map_err(|error| error.to_string())
+    }
 }
 
 fn json(receipt: &impl Serialize) -> Result<Vec<u8>, String> {
@@ -227,7 +236,7 @@ fn summary(changes: &[String]) -> String {
 
 /// `portcullis reload`: looks the file over, then has the running gateway load it.
 pub(super) fn ask(file: &Path) -> Result<(), String> {
-    post(file, "/reload", "send it SIGHUP")
+    command(file, "/reload", "send it SIGHUP")
 }
 
 /// Looks the file over, then asks the running gateway and prints its receipt.
@@ -235,23 +244,29 @@ pub(super) fn ask(file: &Path) -> Result<(), String> {
 /// # Errors
 /// Mistakes in the file, or why the gateway does not do it. Without an admin interface there is something to do
 /// `instead`.
-pub(super) fn post(file: &Path, path: &str, instead: &str) -> Result<(), String> {
+pub(super) fn command(file: &Path, path: &str, instead: &str) -> Result<(), String> {
     let (_, plan) = super::load(file)?;
     let Some(admin) = plan.admin else {
         return Err(format!("error: without [admin] the running gateway cannot be asked: {instead}"));
     };
-    let mut request = format!("POST {path} HTTP/1.0\r\nHost: localhost\r\n");
+    println!("{}", post(&admin, path, "")?);
+    Ok(())
+}
+
+/// Posts to the admin interface of the running gateway; gives the answer.
+pub(super) fn post(admin: &AdminSpec, path: &str, body: &str) -> Result<String, String> {
+    let mut request = format!("POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
     if let Some(token) = admin.access.token() {
         request += &format!("Authorization: Bearer {token}\r\n");
     }
     request += "\r\n";
+    request += body;
     let address = &admin.listener.thing.address;
     let answer =
         exchange(address, &request).map_err(|error| format!("error: no gateway answers at {address}: {error}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     if head.split(' ').nth(1) == Some("200") {
-        println!("{body}");
-        return Ok(());
+        return Ok(body.to_owned());
     }
     let problem: Option<serde_json::Value> = serde_json::from_str(body).ok();
     let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());

@@ -294,5 +294,5 @@ pub(super) fn binary(configured: Option<PathBuf>) -> PathBuf {
 
 /// `portcullis upgrade`: has the running gateway give over to a new process.
 pub(super) fn ask(file: &Path) -> Result<(), String> {
-    reload::post(file, "/upgrade", "send it SIGUSR2")
+    reload::command(file, "/upgrade", "send it SIGUSR2")
 }

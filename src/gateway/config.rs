@@ -38,9 +38,12 @@ pub(super) struct MatchConfig {
 
 /// What a header or a query parameter must be.
 #[derive(Clone, Debug)]
-pub(super) enum ValueMatch {
+pub enum ValueMatch {
+    /// This.
     Exact(String),
+    /// What this matches as a whole.
     Regex(String),
+    /// There, or not there.
     Present(bool),
 }
 

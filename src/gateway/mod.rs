@@ -20,6 +20,7 @@
 
 mod config;
 pub mod matcher;
+pub mod origin;
 mod reply;
 mod when;
 
@@ -33,9 +34,10 @@ use crate::keep::Kept;
 use crate::policy::{self, Chain, Scope};
 use crate::telemetry::access_log::AccessLog;
 use crate::upstream::{Pool, UpstreamConfig};
-use config::{MatchConfig, ROUTE_KEYS, RouteConfig, ValueMatch};
+use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
 use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, RequestView, RouteSpec, ValueTest};
 
+pub use config::ValueMatch;
 pub use reply::Canned;
 
 /// A compiled configuration.
@@ -79,7 +81,7 @@ impl Gateway {
         let mut routes = Vec::new();
         let mut specs = Vec::new();
         let (mut places, mut whens) = (Vec::new(), Vec::new());
-        let nodes = root.get("route").and_then(Node::array).unwrap_or(&[]);
+        let nodes = origin::routes(root);
         for node in nodes {
             if let Some((route, spec)) = build.within_node(node, |build| compiler.route(node, build)) {
                 routes.push(Arc::new(route));
@@ -268,18 +270,14 @@ impl Routes<'_> {
             spec.as_ref().map(|spec| spec.path.names().map(Box::from).collect()).unwrap_or_default();
         let scope = Scope { captures: &captures };
 
-        let mut layers = vec![node];
         for (i, bundle) in config.r#use.iter().enumerate() {
-            match self.root.get("policy").and_then(|policies| policies.get(bundle)) {
-                Some(bundle) => layers.push(bundle),
-                None => {
-                    let known = self.root.get("policy").and_then(Node::table).into_iter().flat_map(Table::keys);
-                    build.unknown(&format!("use[{i}]"), "policy", bundle, known.map(String::as_str));
-                    whole = false;
-                }
+            if self.root.get("policy").and_then(|policies| policies.get(bundle)).is_none() {
+                let known = self.root.get("policy").and_then(Node::table).into_iter().flat_map(Table::keys);
+                build.unknown(&format!("use[{i}]"), "policy", bundle, known.map(String::as_str));
+                whole = false;
             }
         }
-        layers.extend(self.root.get("defaults"));
+        let layers: Vec<&Node> = origin::layers(self.root, node).into_iter().map(|layer| layer.node).collect();
         // Without its path a route's captures are not known: its policies would be reported for nothing.
         let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, build));
         let destination = self.destination(&config, &scope, build);
@@ -392,7 +390,8 @@ fn route_spec(config: &MatchConfig, build: &mut Build<'_>) -> Option<RouteSpec> 
     Some(RouteSpec { hosts, path: path?, methods, conditions })
 }
 
-fn value_test(config: &ValueMatch, key: &str, build: &mut Build<'_>) -> Option<ValueTest> {
+/// Compiles what a value must be; `None` after a mistake in it was reported.
+pub fn value_test(config: &ValueMatch, key: &str, build: &mut Build<'_>) -> Option<ValueTest> {
     match config {
         ValueMatch::Exact(text) => Some(ValueTest::Exact(text.as_str().into())),
         ValueMatch::Present(true) => Some(ValueTest::Present),

@@ -160,7 +160,7 @@ fn value(bytes: Bytes) -> Result<HeaderValue, Malformed> {
 }
 
 /// `Name: value`, the name in its usual case.
-fn write_field(name: &HeaderName, value: &[u8], out: &mut Vec<u8>) {
+pub fn write_field(name: &HeaderName, value: &[u8], out: &mut Vec<u8>) {
     let mut upper = true;
     out.extend(name.as_str().bytes().map(|byte| {
         let written = if upper { byte.to_ascii_uppercase() } else { byte };

@@ -169,8 +169,8 @@ impl Chain {
     }
 }
 
-/// The value of a policy's key over all layers. `false` in a nearer layer ends it.
-fn effective(key: &str, layers: &[&Node]) -> Option<Node> {
+/// The value of a policy's key over all layers, the nearest first. `false` in a nearer layer ends it.
+pub fn effective(key: &str, layers: &[&Node]) -> Option<Node> {
     let mut merged: Option<Node> = None;
     for node in layers.iter().filter_map(|layer| layer.get(key)) {
         if node.value == Value::Boolean(false) {

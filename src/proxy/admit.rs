@@ -76,22 +76,8 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     }
     join_cookies(request);
 
-    let lower;
-    let mut host = host(request);
-    if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        lower = host.to_ascii_lowercase();
-        host = &lower;
-    }
-    let view = RequestView {
-        method: &request.method,
-        host: host.trim_end_matches('.'),
-        path: request.uri.path(),
-        query: request.uri.query(),
-        headers: &request.headers,
-        scheme: facts.scheme(request),
-        client: facts.client,
-    };
-    let route = match ctx.gateway.find(&view) {
+    let host = lower_host(request);
+    let route = match ctx.gateway.find(&view(request, &host, facts)) {
         Found::Route { index, captures } => {
             facts.captures = captures;
             ctx.gateway.route(index)
@@ -107,6 +93,28 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     facts.route = Some(route.name.clone());
     ctx.route = Some(route.clone());
     Ok(())
+}
+
+/// What of a request decides its route. `host` is its [`lower_host`].
+pub(super) fn view<'r>(request: &'r RequestHeader, host: &'r str, facts: &Facts) -> RequestView<'r> {
+    RequestView {
+        method: &request.method,
+        host: host.trim_end_matches('.'),
+        path: request.uri.path(),
+        query: request.uri.query(),
+        headers: &request.headers,
+        scheme: facts.scheme(request),
+        client: facts.client,
+    }
+}
+
+/// The host in lower case.
+pub(super) fn lower_host(request: &RequestHeader) -> Cow<'_, str> {
+    let host = host(request);
+    match host.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
+    }
 }
 
 /// Takes the request through its route's policies; `Err` is the answer where none of the upstreams gives it.

@@ -1,6 +1,7 @@
 //! One attempt at an upstream: which server, what is sent, what its answer means.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Method, Version};
@@ -11,14 +12,20 @@ use pingora_proxy::Session;
 
 use super::{Attempt, Ctx, forwarded, patience};
 use crate::policy::Verdict;
-use crate::upstream::{Failure, ForwardedStyle};
+use crate::upstream::{Failure, ForwardedStyle, Pool};
+
+/// The pool that the request goes to, whose name is known from here on.
+pub(super) fn pool(ctx: &mut Ctx) -> Option<Arc<Pool>> {
+    let pool = ctx.pool()?.clone();
+    ctx.facts.as_mut()?.upstream.get_or_insert_with(|| pool.shared_name());
+    Some(pool)
+}
 
 /// Takes a server for the next attempt; `false` when none is usable.
 pub(super) fn choose(ctx: &mut Ctx, request: &RequestHeader) -> bool {
     ctx.attempt = None;
-    let Some(pool) = ctx.pool().cloned() else { return false };
+    let Some(pool) = pool(ctx) else { return false };
     let Some(facts) = &mut ctx.facts else { return false };
-    facts.upstream.get_or_insert_with(|| pool.shared_name());
     let Some(pick) = pool.pick(pool.key(request, facts.client), &ctx.tried) else { return false };
     if facts.attempts == 0 {
         pool.budget().request();

@@ -251,6 +251,11 @@ impl Pool {
         }
     }
 
+    /// Its servers as the file has them.
+    pub fn written(&self) -> impl Iterator<Item = String> {
+        self.config.servers.iter().map(|server| server.address.to_string())
+    }
+
     /// What its servers show of themselves.
     pub fn status(&self) -> Vec<Status> {
         self.set.load().backends.iter().map(|backend| backend.status()).collect()

@@ -25,6 +25,7 @@ mod metrics;
 mod mistakes;
 mod parts;
 mod real;
+mod rehearsal;
 mod reload;
 mod routing;
 mod selftest;

@@ -228,6 +228,47 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[log]\nlevel = \"loud\"", &["loud"]),
     ("[servers]\nthreads = 1", &["`servers` is not known here", "did you mean `server`?"]),
     ("[auth.x]\njwt = {}", &["`auth` is not available in this version"]),
+    ("[test]\nrequest = \"GET /\"", &["`test` is a list: write [[test]]"]),
+    (
+        "[[test]]\nrequest = \"/\"\nexpect = { status = 200 }",
+        &["not a method and a target", "write \"GET /users/7\"", ":6:11"],
+    ),
+    ("[[test]]\nrequest = \"get /\"\nexpect = { status = 200 }", &["methods are written in upper case: GET"]),
+    ("[[test]]\nrequest = \"GET a\"\nexpect = { status = 200 }", &["neither a path nor an absolute URL"]),
+    ("[[test]]\nrequest = \"GET http:///a\"\nexpect = { status = 200 }", &["the URL names no host"]),
+    ("[[test]]\nrequest = \"GET ftp://a/\"\nexpect = { status = 200 }", &["neither a path nor an absolute URL"]),
+    ("[[test]]\nrequest = \"GET /\"", &["`expect` is missing here"]),
+    ("[[test]]\nrequest = \"GET /\"\nexpect = {}", &["nothing is expected"]),
+    ("[[test]]\nrequest = \"GET /\"\nexpect = { sent = {} }", &["nothing is expected", "give `path` or `headers`"]),
+    (
+        "[[test]]\nrequest = \"GET /\"\nexpect = { rout = \"/**\" }",
+        &["`rout` is not known here", "did you mean `route`?"],
+    ),
+    ("[[test]]\nrequest = \"GET /\"\nexpect = { status = 1 }", &["a number from 200 to 599"]),
+    ("[[test]]\nrequest = \"GET /\"\nexpect = { cache = \"miss\" }", &["nothing in this version caches"]),
+    (
+        "[[test]]\nrequest = \"GET /\"\nexpect = { upstream = \"p\" }",
+        &["there is no upstream `p`", "did you mean `o`?"],
+    ),
+    ("[[test]]\nrequest = \"GET /\"\nexpect = { route = \"/*\" }", &["there is no route `/*`", "did you mean `/**`?"]),
+    (
+        "[[test]]\nrequest = \"GET /\"\nlistener = \"pubic\"\nexpect = { upstream = \"o\" }",
+        &["there is no listener `pubic`", "did you mean `public`?"],
+    ),
+    (
+        "[[test]]\nrequest = \"GET /\"\nas = { sub = \"alice\" }\nexpect = { upstream = \"o\" }",
+        &["nothing in this version asks who the caller is", ":7:6", "1 error"],
+    ),
+    (
+        "[[test]]\nrequest = \"GET /\"\nheaders = { \"a b\" = \"c\" }\nexpect = { upstream = \"o\" }",
+        &["not the name of a header field"],
+    ),
+    (
+        "[[test]]\nrequest = \"GET http://a/\"\nheaders = { Host = \"b\" }\nexpect = { upstream = \"o\" }",
+        &["names its host already"],
+    ),
+    ("[[test]]\nrequest = \"GET /\"\nexpect = { headers = { a = { regex = \"(\" } } }", &["not a regular expression"]),
+    ("[[test]]\nrequest = \"GET /\"\nclient = \"x\"\nexpect = { upstream = \"o\" }", &["IP address", ":7:10"]),
     ("[route]\nmatch = \"/\"", &["`route` is a list: write [[route]]"]),
     ("include = \"x\"", &["include"]),
     (

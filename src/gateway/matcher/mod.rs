@@ -17,6 +17,7 @@
 
 mod conflict;
 mod pattern;
+mod weigh;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -28,6 +29,7 @@ use crate::types::Captures;
 use pattern::Segment;
 
 pub use pattern::{Condition, HostPattern, MethodSet, PathPattern, ValueTest};
+pub use weigh::{Obstacle, Part};
 
 /// What of a request decides its route.
 pub struct RequestView<'r> {

@@ -250,6 +250,27 @@ impl MethodSet {
     }
 }
 
+impl fmt::Display for Segment {
+    /// As it is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::Regex { name, text, .. } => write!(f, "{{{name}:{text}}}"),
+            Self::Param(name) => write!(f, "{{{name}}}"),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    /// As it is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
 impl fmt::Display for MethodSet {
     /// As in `Allow`: `GET, HEAD`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,7 +324,8 @@ impl Condition {
 }
 
 impl ValueTest {
-    fn matches<'v>(&self, mut values: impl Iterator<Item = std::borrow::Cow<'v, str>>) -> bool {
+    /// Whether one of the values of a name passes.
+    pub fn matches<'v>(&self, mut values: impl Iterator<Item = std::borrow::Cow<'v, str>>) -> bool {
         match self {
             Self::Exact(text) => values.any(|value| value == **text),
             Self::Regex(regex) => values.any(|value| regex.is_match(&value)),
@@ -332,7 +354,8 @@ impl ValueTest {
         }
     }
 
-    fn example(&self) -> String {
+    /// In words: what a value must be.
+    pub fn example(&self) -> String {
         match self {
             Self::Exact(text) => format!("= {text:?}"),
             Self::Regex(regex) => format!("matching `{}`", regex.as_str()),

@@ -12,9 +12,11 @@ fn route(pattern: &str, methods: Option<&[&str]>) -> RouteSpec {
 }
 
 fn find(matcher: &Matcher, method: &Method, path: &str) -> Found {
-    let headers = HeaderMap::new();
-    let client = IpAddr::from([127, 0, 0, 1]);
-    matcher.find(&RequestView { method, host: "a", path, query: None, headers: &headers, scheme: "http", client })
+    matcher.find(&view(method, path, &HeaderMap::new()))
+}
+
+fn view<'r>(method: &'r Method, path: &'r str, headers: &'r HeaderMap) -> RequestView<'r> {
+    RequestView { method, host: "a", path, query: None, headers, scheme: "http", client: IpAddr::from([127, 0, 0, 1]) }
 }
 
 /// Whether a pattern matches a path, by its definition.
@@ -73,6 +75,28 @@ proptest! {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_route_is_what_is_done_with_it(
+        patterns in proptest::collection::vec(pattern(), 1..6),
+        path in "(/[abcde]?){1,4}",
+    ) {
+        let routes: Vec<RouteSpec> = patterns.iter().map(|pattern| route(pattern, None)).collect();
+        let Ok(matcher) = Matcher::build(routes.clone()) else { return Ok(()) };
+        let headers = HeaderMap::new();
+        let request = view(&Method::GET, &path, &headers);
+        let fitting: Vec<usize> = (0..routes.len()).filter(|i| routes[*i].obstacles(&request).is_empty()).collect();
+        match matcher.find(&request) {
+            Found::Route { index, .. } => {
+                prop_assert!(fitting.contains(&index));
+                for loser in fitting.into_iter().filter(|loser| *loser != index) {
+                    let why = routes[loser].yields_to(&routes[index], &request);
+                    prop_assert!(why.contains("where the winner"), "{patterns:?} {path}: {why}");
+                }
+            }
+            _ => prop_assert!(fitting.is_empty(), "{patterns:?} {path}"),
         }
     }
 

@@ -151,6 +151,13 @@ impl Builder {
         binary().arg("check").arg(&config).envs(self.env.iter().cloned()).output().expect("the binary runs")
     }
 
+    /// Runs the binary with other arguments, of which `@file` stands for the configuration.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let config = self.written();
+        let arguments = arguments.iter().map(|word| if *word == "@file" { config.as_os_str() } else { word.as_ref() });
+        binary().args(arguments).envs(self.env.iter().cloned()).output().expect("the binary runs")
+    }
+
     /// Runs it with a configuration that is to be refused: whether it was, and what it said.
     pub fn refused(self) -> String {
         let config = self.written();
@@ -277,6 +284,11 @@ impl Gateway {
 
     pub fn request(&self, method: &str, target: &str) -> Request<'_> {
         Request::to(self.address(), method, target)
+    }
+
+    /// `POST` to the admin listener.
+    pub fn admin_post(&self, target: &str, body: &str) -> Response {
+        Request::to(self.listener("admin"), "POST", target).host("localhost").body(body).send()
     }
 
     /// `GET` to the admin listener.

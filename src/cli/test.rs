@@ -1,0 +1,404 @@
+//! `[[test]]`: what the configuration is to do with a request, held before the configuration is.
+//!
+//! ```toml
+//! [[test]]
+//! request  = "GET /users/7"                    # or an absolute URL
+//! headers  = { Accept = "application/json" }
+//! client   = "203.0.113.7"                     # who connects; loopback, unless said otherwise
+//! listener = "public"                          # the first in the file, unless said otherwise
+//! expect   = { route = "GET /users/{id}", upstream = "users", sent = { path = "/v1/users/7" } }
+//!
+//! [[test]]
+//! request = "GET /old/7"
+//! expect  = { status = 308, stopped_by = "redirect", headers = { Location = "/users/7" } }
+//! ```
+//!
+//! `status`, `stopped_by` and `headers` are about an answer of the gateway's own, `upstream` and `sent` about a request
+//! that goes on: what an upstream would answer is not known here. A test that fails is a mistake of the file.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::HeaderName;
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+
+use super::rehearse::{Question, Wrong, wait};
+use super::{Plan, Previous, plan};
+use crate::build::{Build, Node, Place, Table};
+use crate::config;
+use crate::gateway::matcher::ValueTest;
+use crate::gateway::{Gateway, ValueMatch, value_test};
+use crate::proxy::{End, Outcome};
+
+/// One `[[test]]`, compiled.
+pub(super) struct Test {
+    /// As it is written.
+    request: String,
+    place: Place,
+    question: Question,
+    expect: Expect,
+    /// The command that explains it.
+    explained_by: String,
+}
+
+/// What is expected of a request.
+struct Expect {
+    route: Option<String>,
+    upstream: Option<String>,
+    status: Option<u16>,
+    stopped_by: Option<String>,
+    headers: Vec<(String, HeaderName, ValueTest)>,
+    sent: Option<Sent>,
+}
+
+/// What is expected of what an upstream is sent.
+struct Sent {
+    path: Option<String>,
+    headers: Vec<(String, HeaderName, ValueTest)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestConfig {
+    request: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    client: Option<IpAddr>,
+    listener: Option<String>,
+    #[serde(default, rename = "as")]
+    _as: Caller,
+    expect: ExpectConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectConfig {
+    route: Option<String>,
+    upstream: Option<String>,
+    status: Option<u16>,
+    stopped_by: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, ValueMatch>,
+    sent: Option<SentConfig>,
+    #[serde(default, rename = "cache")]
+    _cache: Cache,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SentConfig {
+    path: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, ValueMatch>,
+}
+
+/// Why nobody can say who asks.
+pub(super) const NO_CALLER: &str = "nothing in this version asks who the caller is, so `as` would change nothing";
+
+/// `as`: promised, and not there yet.
+#[derive(Default)]
+struct Caller;
+
+/// `cache`: promised, and not there yet.
+#[derive(Default)]
+struct Cache;
+
+impl<'de> Deserialize<'de> for Caller {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(de::Error::custom(NO_CALLER))
+    }
+}
+
+impl<'de> Deserialize<'de> for Cache {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(de::Error::custom("nothing in this version caches, so nothing can be expected of it"))
+    }
+}
+
+/// `portcullis test`: runs every test, and says of each how it went.
+pub(super) fn command(file: &Path) -> Result<(), String> {
+    let loaded = config::load(file).map_err(|diagnostics| diagnostics.to_string())?;
+    let mut build = loaded.build();
+    let Some((plan, tests)) = plan(&Previous::default(), &mut build) else {
+        return Err(build.diagnostics().to_string());
+    };
+    let (_, failed) = run(plan, &tests, &mut build);
+    let mut report = String::new();
+    for (i, test) in tests.iter().enumerate() {
+        let how = if failed.binary_search(&i).is_ok() { "failed" } else { "ok" };
+        let _ = writeln!(report, "{how:6} {}  {}", test.request, build.shown(test.place));
+    }
+    let _ =
+        writeln!(report, "{}: {} passed, {} failed", counted(tests.len()), tests.len() - failed.len(), failed.len());
+    print!("{report}");
+    let diagnostics = build.diagnostics();
+    match failed.is_empty() {
+        true => {
+            eprint!("{diagnostics}");
+            Ok(())
+        }
+        false => Err(diagnostics.to_string()),
+    }
+}
+
+/// `1 test`, `2 tests`.
+pub(super) fn counted(tests: usize) -> String {
+    format!("{tests} test{}", if tests == 1 { "" } else { "s" })
+}
+
+/// Compiles every `[[test]]`; `None` after every mistake in them was reported. Without a gateway the names of routes
+/// are not known, and not judged.
+pub(super) fn compile(gateway: Option<&Gateway>, build: &mut Build<'_>) -> Option<Vec<Test>> {
+    let before = build.errors();
+    let nodes = build.node().get("test").and_then(Node::array).unwrap_or(&[]);
+    let root = build.node();
+    let test = |node| build.within_node(node, |build| compile_one(node, root, gateway, build));
+    let tests = nodes.iter().map(test).collect::<Vec<_>>();
+    (build.errors() == before).then(|| tests.into_iter().flatten().collect())
+}
+
+/// Holds a plan to its tests; gives it back with the positions of the tests that failed, in order. Each failure is an
+/// error where the expectation is written.
+pub(super) fn run(mut plan: Plan, tests: &[Test], build: &mut Build<'_>) -> (Plan, Vec<usize>) {
+    let gateway = Arc::new(plan.gateway);
+    let mut failed = Vec::new();
+    let nodes = build.node().get("test").and_then(Node::array).unwrap_or(&[]);
+    let root = build.node();
+    wait(async {
+        for (i, (test, node)) in tests.iter().zip(nodes).enumerate() {
+            let before = build.errors();
+            match test.question.rehearse(&gateway, &plan.listeners, root).await {
+                Ok(rehearsed) => build.within_node(node, |build| {
+                    for note in &rehearsed.notes {
+                        build.warning("request", note.as_str());
+                    }
+                    test.expect.hold(&rehearsed.outcome, &test.explained_by, build);
+                }),
+                Err(wrong) => build.within_node(node, |build| report(&wrong, build)),
+            }
+            if build.errors() > before {
+                failed.push(i);
+            }
+        }
+    });
+    plan.gateway = Arc::into_inner(gateway).expect("a request lets go of its gateway when it ends");
+    (plan, failed)
+}
+
+fn compile_one(node: &Node, root: &Node, gateway: Option<&Gateway>, build: &mut Build<'_>) -> Option<Test> {
+    let before = build.errors();
+    let config: TestConfig = build.deserialize()?;
+    let explained_by = explain_command(&config, build.file(root));
+    let mut question = match Question::new(&config.request, config.client, config.listener.clone()) {
+        Ok(question) => Some(question),
+        Err(wrong) => {
+            report(&wrong, build);
+            None
+        }
+    };
+    if let Some(question) = &mut question {
+        for (name, value) in &config.headers {
+            if let Err(wrong) = question.field(name, value) {
+                report(&wrong, build);
+            }
+        }
+    }
+    let named = |table: &str| root.get(table).and_then(Node::table).into_iter().flat_map(Table::keys);
+    if let Some(name) = config.listener.filter(|name| !named("listen").any(|known| known == name)) {
+        build.unknown("listener", "listener", &name, named("listen").map(String::as_str));
+    }
+    let expect = build.within("expect", |build| {
+        let expect = config.expect;
+        if let Some(name) = expect.upstream.as_ref().filter(|name| !named("upstream").any(|known| known == *name)) {
+            build.unknown("upstream", "upstream", name, named("upstream").map(String::as_str));
+        }
+        if let (Some(name), Some(gateway)) = (&expect.route, gateway) {
+            let known: Vec<&str> = (0..gateway.routes()).map(|i| &*gateway.route(i).name).collect();
+            if !known.contains(&name.as_str()) {
+                build.unknown("route", "route", name, known);
+            }
+        }
+        compile_expect(expect, build)
+    });
+    if build.errors() > before {
+        return None;
+    }
+    let place = node.get("request")?.place;
+    Some(Test { request: config.request, place, question: question?, expect, explained_by })
+}
+
+/// The command line that asks what a test asks.
+fn explain_command(config: &TestConfig, file: &str) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let mut command = format!("portcullis explain {} --config {}", quoted(&config.request), quoted(file));
+    for (name, value) in &config.headers {
+        let _ = write!(command, " -H {}", quoted(&format!("{name}: {value}")));
+    }
+    if let Some(client) = config.client {
+        let _ = write!(command, " --client {client}");
+    }
+    if let Some(listener) = &config.listener {
+        let _ = write!(command, " --listener {}", quoted(listener));
+    }
+    command
+}
+
+fn compile_expect(config: ExpectConfig, build: &mut Build<'_>) -> Expect {
+    if config.status.is_some_and(|status| !(200..=599).contains(&status)) {
+        build.error("status", "the status of an answer is a number from 200 to 599");
+    }
+    let expect = Expect {
+        route: config.route,
+        upstream: config.upstream,
+        status: config.status,
+        stopped_by: config.stopped_by,
+        headers: fields(&config.headers, build),
+        sent: config.sent.map(|sent| {
+            build.within("sent", |build| {
+                if sent.path.is_none() && sent.headers.is_empty() {
+                    build.error("", "nothing is expected").help("give `path` or `headers`");
+                }
+                Sent { path: sent.path, headers: fields(&sent.headers, build) }
+            })
+        }),
+    };
+    let Expect { route, upstream, status, stopped_by, sent, .. } = &expect;
+    let texts = [route, upstream, stopped_by];
+    if texts.iter().all(|text| text.is_none()) && status.is_none() && config.headers.is_empty() && sent.is_none() {
+        build
+            .error("", "nothing is expected, so the test could not fail")
+            .help("give `route`, `upstream`, `status`, `stopped_by`, `headers` or `sent`");
+    }
+    expect
+}
+
+fn fields(config: &BTreeMap<String, ValueMatch>, build: &mut Build<'_>) -> Vec<(String, HeaderName, ValueTest)> {
+    let mut fields = Vec::new();
+    for (name, value) in config {
+        let key = format!("headers.{name}");
+        let Ok(header) = name.parse() else {
+            build.error(&key, format!("`{name}` is not the name of a header field"));
+            continue;
+        };
+        fields.extend(value_test(value, &key, build).map(|test| (name.clone(), header, test)));
+    }
+    fields
+}
+
+fn report(wrong: &Wrong, build: &mut Build<'_>) {
+    let diagnostic = build.error(&wrong.key, wrong.message.as_str());
+    if let Some(help) = &wrong.help {
+        diagnostic.help(help.as_str());
+    }
+}
+
+impl Expect {
+    /// Reports what is not as expected.
+    fn hold(&self, outcome: &Outcome, explained_by: &str, build: &mut Build<'_>) {
+        let fate = Fate(outcome);
+        let mut miss = |key: &str, expected: String, got: String| {
+            build
+                .error(&format!("expect.{key}"), format!("expected {expected}, got {got}"))
+                .help(format!("to see why: {explained_by}"));
+        };
+        if let Some(expected) = &self.route {
+            match &outcome.route {
+                Some(route) if *route.name == **expected => {}
+                Some(route) => miss("route", format!("the route `{expected}`"), format!("`{}`", route.name)),
+                None => miss("route", format!("the route `{expected}`"), format!("none: {fate}")),
+            }
+        }
+        if let Some(expected) = self.upstream.as_ref().filter(|name| outcome.upstream() != Some(name)) {
+            match outcome.upstream() {
+                Some(other) => miss("upstream", format!("the upstream `{expected}`"), format!("`{other}`")),
+                None => miss("upstream", format!("the upstream `{expected}`"), format!("none: {fate}")),
+            }
+        }
+        if let Some(expected) = &self.stopped_by
+            && outcome.stopped_by() != Some(expected)
+        {
+            let got = outcome.stopped_by().map_or_else(|| format!("nothing: {fate}"), |other| format!("`{other}`"));
+            miss("stopped_by", format!("it to be stopped by `{expected}`"), got);
+        }
+        match &outcome.end {
+            End::Answer { head, .. } => {
+                if let Some(expected) = self.status.filter(|status| head.status != *status) {
+                    miss("status", format!("the status {expected}"), fate.to_string());
+                }
+                let values =
+                    |name: &HeaderName| head.headers.get_all(name).iter().map(|v| text(v.as_bytes())).collect();
+                compare("headers", &self.headers, values, &mut miss);
+                if self.sent.is_some() {
+                    miss("sent", "it to be sent to an upstream".to_owned(), fate.to_string());
+                }
+            }
+            End::Upstream { head, .. } => {
+                if let Some(status) = self.status {
+                    miss("status", format!("the status {status}"), format!("{fate}, whose status is not known here"));
+                }
+                for (name, ..) in &self.headers {
+                    miss(&format!("headers.{name}"), format!("the gateway to answer with `{name}`"), fate.to_string());
+                }
+                if let Some(sent) = &self.sent {
+                    sent.hold(head, &mut miss);
+                }
+            }
+        }
+    }
+}
+
+impl Sent {
+    fn hold(&self, head: &[u8], miss: &mut dyn FnMut(&str, String, String)) {
+        let head = text(head);
+        let mut lines = head.lines();
+        let target = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or("");
+        let fields: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(": ")).collect();
+        if let Some(expected) = self.path.as_ref().filter(|path| *path != target) {
+            miss("sent.path", format!("`{expected}` to be asked for"), format!("`{target}`"));
+        }
+        let values = |name: &HeaderName| {
+            let fields = fields.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_str()));
+            fields.map(|(_, value)| (*value).to_owned()).collect()
+        };
+        compare("sent.headers", &self.headers, values, miss);
+    }
+}
+
+fn compare(
+    part: &str,
+    expected: &[(String, HeaderName, ValueTest)],
+    values: impl Fn(&HeaderName) -> Vec<String>,
+    miss: &mut dyn FnMut(&str, String, String),
+) {
+    for (written, name, test) in expected {
+        let there = values(name);
+        if !test.matches(there.iter().map(|value| value.as_str().into())) {
+            let quoted: Vec<String> = there.iter().map(|value| format!("{value:?}")).collect();
+            let got = if there.is_empty() { "none".to_owned() } else { quoted.join(" and ") };
+            miss(&format!("{part}.{written}"), format!("the header `{written}` {}", test.example()), got);
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What becomes of a request, in a few words.
+struct Fate<'o>(&'o Outcome);
+
+impl fmt::Display for Fate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.0.end, self.0.stopped_by()) {
+            (End::Upstream { pool, .. }, _) => write!(f, "an answer of the upstream `{}`", pool.name()),
+            (End::Answer { head, .. }, Some(by)) => write!(f, "{} by `{by}`", head.status.as_u16()),
+            (End::Answer { head, .. }, None) => {
+                write!(f, "{}: the head of the request is refused", head.status.as_u16())
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A request without a network: what the gateway would do with it.
+//!
+//! The functions that judge, route, shape and answer it are those of live requests, in the same order. What is left
+//! out is what needs a server or leaves a trace: none is taken, nothing is counted and nothing is logged.
+//!
+//! The id of a request is random, and here it is always `<request-id>`, unless a trusted proxy gave one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::forwarded::X_REQUEST_ID;
+use super::{Ctx, admit, answer, forward};
+use crate::facts::{Connection, Facts};
+use crate::gateway::matcher::RequestView;
+use crate::gateway::{Gateway, Route};
+use crate::http1::{Framing, write_request};
+use crate::reply::Reply;
+use crate::upstream::Pool;
+
+/// What would become of a request.
+pub struct Outcome {
+    /// The request as the policies saw it and what is known of it; nothing where its head was refused.
+    known: Option<(RequestHeader, Facts)>,
+    /// The route that takes it.
+    pub route: Option<Arc<Route>>,
+    /// How it would end.
+    pub end: End,
+}
+
+/// How a request would end, as far as the gateway can tell.
+pub enum End {
+    /// The gateway answers.
+    Answer {
+        /// The head of the answer.
+        head: Box<ResponseHeader>,
+        /// Its body.
+        body: Bytes,
+    },
+    /// A server is asked.
+    Upstream {
+        /// The pool that it is one of.
+        pool: Arc<Pool>,
+        /// The head of what it is sent, as HTTP/1.1 has it.
+        head: Vec<u8>,
+    },
+}
+
+impl Outcome {
+    /// Takes a request that came by a connection, with a body framed like this, through the gateway.
+    pub async fn of(
+        gateway: Arc<Gateway>,
+        connection: Arc<Connection>,
+        mut request: RequestHeader,
+        body: Framing,
+    ) -> Self {
+        let mut ctx = Ctx::new(gateway);
+        let mut facts = admit::gather(connection, &request);
+        if request.headers.get(X_REQUEST_ID) != Some(&facts.id) {
+            facts.id = HeaderValue::from_static("<request-id>");
+        }
+        ctx.facts = Some(facts);
+        let end = match through(&mut request, body, &mut ctx).await {
+            Ok(end) => end,
+            Err(reply) => {
+                let (head, body) = answer::render(&reply, &request, &mut ctx);
+                let bodiless = request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+                End::Answer { head: Box::new(head), body: if bodiless { Bytes::new() } else { body } }
+            }
+        };
+        Self { known: ctx.facts.map(|facts| (request, facts)), route: ctx.route, end }
+    }
+
+    /// A request whose head was refused before it became one.
+    pub fn refused(status: u16, reason: &'static str) -> Self {
+        let (head, body) = Reply::refusal(status, reason).render(false);
+        Self { known: None, route: None, end: End::Answer { head: Box::new(head), body } }
+    }
+
+    /// The upstream that it is for, in the word of the log: also where a policy stops it on its way there.
+    pub fn upstream(&self) -> Option<&str> {
+        self.known.as_ref().and_then(|(_, facts)| facts.upstream.as_deref())
+    }
+
+    /// What answers instead of an upstream, in the word of the log.
+    pub fn stopped_by(&self) -> Option<&'static str> {
+        self.known.as_ref().and_then(|(_, facts)| facts.stopped_by)
+    }
+
+    /// Who asks, in the end.
+    pub fn client(&self) -> Option<std::net::IpAddr> {
+        self.known.as_ref().map(|(_, facts)| facts.client)
+    }
+
+    /// The text of each of the route's captures.
+    pub fn captures(&self) -> Vec<&str> {
+        let Some((request, facts)) = &self.known else { return Vec::new() };
+        (0..facts.captures.len()).map(|i| facts.captures.text(i, request.uri.path())).collect()
+    }
+
+    /// Looks at what decided the route. `None` where none was looked for.
+    pub fn view<T>(&self, look: impl FnOnce(&RequestView<'_>) -> T) -> Option<T> {
+        let (request, facts) = self.known.as_ref()?;
+        let unrouted = matches!(facts.stopped_by, Some("no-route" | "method-not-allowed"));
+        (self.route.is_some() || unrouted).then(|| look(&admit::view(request, &admit::lower_host(request), facts)))
+    }
+}
+
+async fn through(request: &mut RequestHeader, body: Framing, ctx: &mut Ctx) -> Result<End, Reply> {
+    admit::route(request, ctx)?;
+    admit::enter(request, ctx).await?;
+    let pool = forward::pool(ctx).ok_or_else(|| Reply::internal("the route has no upstream"))?;
+    let mut head = request.clone();
+    forward::shape(request, &mut head, ctx)?;
+    let mut written = Vec::new();
+    write_request(&head, body, &mut written);
+    Ok(End::Upstream { pool, head: written })
+}
