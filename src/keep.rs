@@ -1,18 +1,25 @@
 //! What outlives a reload because its part of the configuration did not change: pools with their connections and
-//! their health, TLS settings with their tickets.
+//! their health, TLS settings with their tickets, certificates that are obtained.
+//!
+//! What has state is made by `Build::keep`, which gives the thing of the configuration before where that was made of the
+//! same.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A thing, and what it was made of.
+/// The things of one configuration, by type and name.
+#[derive(Default)]
+pub struct Keep(HashMap<(TypeId, Box<str>), Kept>);
+
 #[derive(Clone)]
-pub struct Kept<T> {
+struct Kept {
     made_of: Fingerprint,
-    /// The thing.
-    pub thing: Arc<T>,
+    thing: Arc<dyn Any + Send + Sync>,
 }
 
 /// A part of the configuration with the contents of the files that it names: equal ones make equal things.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Fingerprint(Vec<u8>);
 
 impl Fingerprint {
@@ -24,17 +31,41 @@ impl Fingerprint {
     }
 }
 
-impl<T> Kept<T> {
-    /// The previous thing, if it is made of the same; else a new one.
-    pub fn or_make(previous: Option<&Self>, made_of: Fingerprint, make: impl FnOnce() -> Option<T>) -> Option<Self> {
-        match previous.filter(|previous| previous.made_of == made_of) {
-            Some(previous) => Some(Self { made_of, thing: previous.thing.clone() }),
-            None => Some(Self { made_of, thing: Arc::new(make()?) }),
-        }
+impl Keep {
+    /// The thing of a name, if it was made of this.
+    pub fn find<T: Any + Send + Sync>(&self, name: &str, made_of: &Fingerprint) -> Option<Arc<T>> {
+        let kept = self.0.get(&(TypeId::of::<T>(), name.into()))?;
+        kept.thing.clone().downcast().ok().filter(|_| kept.made_of == *made_of)
     }
 
-    /// Whether both are the same thing.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.thing, &other.thing)
+    /// Keeps a thing.
+    pub fn put<T: Any + Send + Sync>(&mut self, name: &str, made_of: Fingerprint, thing: Arc<T>) {
+        self.0.insert((TypeId::of::<T>(), name.into()), Kept { made_of, thing });
+    }
+
+    /// Takes over what another has.
+    pub fn append(&mut self, other: &mut Self) {
+        self.0.extend(other.0.drain());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thing_is_found_by_its_type_its_name_and_what_it_is_made_of() {
+        let print = |text: &str| {
+            let mut print = Fingerprint::default();
+            print.add(b's', text.as_bytes());
+            print
+        };
+        let mut keep = Keep::default();
+        let thing = Arc::new(7_u32);
+        keep.put("a", print("x"), thing.clone());
+        assert!(Arc::ptr_eq(&keep.find::<u32>("a", &print("x")).unwrap(), &thing));
+        assert!(keep.find::<u32>("a", &print("y")).is_none());
+        assert!(keep.find::<u32>("b", &print("x")).is_none());
+        assert!(keep.find::<u64>("a", &print("x")).is_none());
     }
 }

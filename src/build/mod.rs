@@ -30,11 +30,13 @@ mod diagnostic;
 mod pem;
 mod tree;
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use crate::keep::Fingerprint;
+use crate::keep::{Fingerprint, Keep};
 use crate::types::{Secret, SecretText, file};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
@@ -47,12 +49,20 @@ pub struct Build<'t> {
     found: Vec<Diagnostic>,
     hidden: Vec<Place>,
     files: Vec<PathBuf>,
+    previous: Option<&'t Keep>,
+    kept: Keep,
 }
 
 impl<'t> Build<'t> {
     /// Starts at the root of a tree.
     pub fn new(sources: &'t Sources, root: &'t Node) -> Self {
-        Self { sources, at: vec![root], found: Vec::new(), hidden: Vec::new(), files: Vec::new() }
+        let (found, hidden, files) = (Vec::new(), Vec::new(), Vec::new());
+        Self { sources, at: vec![root], found, hidden, files, previous: None, kept: Keep::default() }
+    }
+
+    /// Takes over what can be kept of the configuration before.
+    pub fn over(self, previous: Option<&'t Keep>) -> Self {
+        Self { previous, ..self }
     }
 
     /// Works on what stands under `key` (a dotted path; `name[3]` is an element). Where the file has no such
@@ -72,11 +82,12 @@ impl<'t> Build<'t> {
 
     /// Works on a node that is not part of the tree, such as one merged from several tables.
     pub fn within_detached<T>(&mut self, node: &Node, work: impl FnOnce(&mut Build<'_>) -> T) -> T {
-        let mut inner = Build::new(self.sources, node);
+        let mut inner = Build::new(self.sources, node).over(self.previous);
         let result = work(&mut inner);
         self.found.append(&mut inner.found);
         self.hidden.append(&mut inner.hidden);
         self.files.append(&mut inner.files);
+        self.kept.append(&mut inner.kept);
         result
     }
 
@@ -186,6 +197,27 @@ impl<'t> Build<'t> {
                 }
             }
         }
+    }
+
+    /// A thing that has state: the one of this name in the configuration before, if it was made of the same, else a
+    /// new one. `None` after a report of why it cannot be made.
+    pub fn keep<T: Any + Send + Sync>(
+        &mut self,
+        name: &str,
+        made_of: Fingerprint,
+        make: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Option<Arc<T>> {
+        let thing = match self.previous.and_then(|previous| previous.find(name, &made_of)) {
+            Some(thing) => thing,
+            None => Arc::new(make(self)?),
+        };
+        self.kept.put(name, made_of, thing.clone());
+        Some(thing)
+    }
+
+    /// What the next configuration can keep.
+    pub fn kept(&mut self) -> Keep {
+        std::mem::take(&mut self.kept)
     }
 
     /// The files whose contents count in fingerprints.

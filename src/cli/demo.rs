@@ -12,7 +12,6 @@ use super::compile;
 use super::run::Started;
 use crate::config::Loaded;
 use crate::facts::Connection;
-use crate::keep::{Fingerprint, Kept};
 use crate::server::handover::Inherited;
 use crate::server::listener::ListenerSpec;
 use crate::server::{self, Edge, Refused};
@@ -29,8 +28,8 @@ pub(super) fn run() -> Result<(), String> {
     let mut services = Vec::new();
     for (name, port) in SERVICES {
         let address = server::listener::Address::Inet(([127, 0, 0, 1], port).into());
-        let spec = Kept::or_make(None, Fingerprint::default(), || Some(ListenerSpec::plain(name, address)));
-        let bound = server::bind(spec.as_slice(), 1, &mut Inherited::default())
+        let spec = Arc::new(ListenerSpec::plain(name, address));
+        let bound = server::bind(&[spec], 1, &mut Inherited::default())
             .map_err(|errors| format!("error: {}", errors.join("\n")))?;
         let started = bound
             .run(move || (HttpServer::new_app(Service { name }), None), Arc::new(NoEdge))

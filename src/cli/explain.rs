@@ -17,13 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use super::rehearse::{Question, Rehearsed, wait};
 use super::test::NO_CALLER;
-use super::{Previous, plan, reload};
+use super::{plan, reload};
 use crate::build::{Build, Node, Value};
 use crate::config::{self, Loaded};
 use crate::gateway::origin::{self, Layer};
 use crate::gateway::{Gateway, Route};
 use crate::http1::write_field;
-use crate::keep::Kept;
 use crate::policy::{self, Chain, Scope};
 use crate::proxy::{End, Outcome};
 use crate::server::listener::ListenerSpec;
@@ -148,7 +147,7 @@ pub(super) fn command(arguments: Arguments) -> Result<(), String> {
     let loaded = config::load(&config).map_err(|diagnostics| diagnostics.to_string())?;
     let mut build = loaded.build();
     // The tests are not run: a test that fails is what there may be to explain.
-    let Some((plan, _)) = plan(&Previous::default(), &mut build) else {
+    let Some((plan, _)) = plan(&mut build) else {
         return Err(build.diagnostics().to_string());
     };
     let explanation = match live {
@@ -176,7 +175,7 @@ pub(super) fn command(arguments: Arguments) -> Result<(), String> {
 pub(super) fn explain(
     asked: &Asked,
     gateway: &Arc<Gateway>,
-    listeners: &[Kept<ListenerSpec>],
+    listeners: &[Arc<ListenerSpec>],
     loaded: &Loaded,
 ) -> Result<Explanation, String> {
     let question = asked.question()?;

@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 use crate::build::{Build, Diagnostics, Node};
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
-use crate::keep::{Fingerprint, Kept};
+use crate::keep::{Fingerprint, Keep};
 use crate::server::acme::Acme;
 use crate::server::listener::{self, AdminSpec, ListenerSpec};
 use settings::Settings;
@@ -83,7 +83,7 @@ enum Command {
 /// Everything that a configuration says, compiled.
 struct Plan {
     gateway: Gateway,
-    listeners: Vec<Kept<ListenerSpec>>,
+    listeners: Vec<Arc<ListenerSpec>>,
     admin: Option<AdminSpec>,
     settings: Settings,
     /// The certificates that the listeners have obtained.
@@ -92,14 +92,8 @@ struct Plan {
     fixed: [Fingerprint; 2],
     /// Certificates and their like.
     files: Vec<PathBuf>,
-}
-
-/// What runs, for what of it can be kept.
-#[derive(Default)]
-struct Previous<'p> {
-    gateway: Option<&'p Gateway>,
-    listeners: &'p [Kept<ListenerSpec>],
-    acme: Option<&'p Arc<Acme>>,
+    /// What the next configuration can keep.
+    keep: Keep,
 }
 
 /// Runs the command that the arguments name.
@@ -156,13 +150,13 @@ fn load(file: &Path) -> Result<(Loaded, Plan), String> {
 }
 
 fn compile(loaded: &Loaded) -> (Option<Plan>, Diagnostics) {
-    compile_over(&Previous::default(), loaded)
+    compile_over(None, loaded)
 }
 
-/// Compiles, and holds the result to the file's tests.
-fn compile_over(previous: &Previous<'_>, loaded: &Loaded) -> (Option<Plan>, Diagnostics) {
-    let mut build = loaded.build();
-    let plan = plan(previous, &mut build).and_then(|(plan, tests)| {
+/// Compiles, with what can be kept of the configuration before, and holds the result to the file's tests.
+fn compile_over(previous: Option<&Keep>, loaded: &Loaded) -> (Option<Plan>, Diagnostics) {
+    let mut build = loaded.build().over(previous);
+    let plan = plan(&mut build).and_then(|(plan, tests)| {
         let (plan, failed) = test::run(plan, &tests, &mut build);
         failed.is_empty().then_some(plan)
     });
@@ -170,11 +164,11 @@ fn compile_over(previous: &Previous<'_>, loaded: &Loaded) -> (Option<Plan>, Diag
 }
 
 /// Compiles; the tests are still to be run. `None` after every mistake was reported.
-fn plan(previous: &Previous<'_>, build: &mut Build<'_>) -> Option<(Plan, Vec<Test>)> {
-    let gateway = Gateway::compile(previous.gateway, build);
+fn plan(build: &mut Build<'_>) -> Option<(Plan, Vec<Test>)> {
+    let gateway = Gateway::compile(build);
     let settings = Settings::compile(build);
-    let acme = previous.acme.cloned().unwrap_or_else(|| Arc::new(Acme::new(state_dir(settings.as_ref()))));
-    let listeners = listener::compile(previous.listeners, &acme, build);
+    let acme = build.keep("acme", Fingerprint::default(), |_| Some(Acme::new(state_dir(settings.as_ref()))))?;
+    let listeners = listener::compile(&acme, build);
     let admin = listener::compile_admin(build);
     let tests = test::compile(gateway.as_ref(), build);
     let fixed = ["server", "admin"]
@@ -182,9 +176,9 @@ fn plan(previous: &Previous<'_>, build: &mut Build<'_>) -> Option<(Plan, Vec<Tes
     if build.errors() > 0 {
         return None;
     }
-    let files = build.files().to_vec();
+    let (files, keep) = (build.files().to_vec(), build.kept());
     let (gateway, listeners, admin, settings) = (gateway?, listeners?, admin?, settings?);
-    Some((Plan { gateway, listeners, admin, settings, acme, fixed, files }, tests?))
+    Some((Plan { gateway, listeners, admin, settings, acme, fixed, files, keep }, tests?))
 }
 
 /// Where `[server]` has mistakes, they are all that is reported of it.

@@ -16,7 +16,6 @@ use crate::build::Node;
 use crate::facts::{Connection, Tls};
 use crate::gateway::Gateway;
 use crate::http1::{is_token, parse_request};
-use crate::keep::Kept;
 use crate::proxy::Outcome;
 use crate::server::head;
 use crate::server::listener::{Address, ListenerSpec};
@@ -96,7 +95,7 @@ impl Question {
     pub(super) async fn rehearse(
         &self,
         gateway: &Arc<Gateway>,
-        listeners: &[Kept<ListenerSpec>],
+        listeners: &[Arc<ListenerSpec>],
         root: &Node,
     ) -> Result<Rehearsed, Wrong> {
         let spec = self.listener(listeners, root)?;
@@ -140,8 +139,8 @@ impl Question {
         Ok(Rehearsed { outcome, listener: name, peer, url, notes })
     }
 
-    fn listener<'l>(&self, listeners: &'l [Kept<ListenerSpec>], root: &Node) -> Result<&'l ListenerSpec, Wrong> {
-        let mut specs: Vec<&ListenerSpec> = listeners.iter().map(|kept| &*kept.thing).collect();
+    fn listener<'l>(&self, listeners: &'l [Arc<ListenerSpec>], root: &Node) -> Result<&'l ListenerSpec, Wrong> {
+        let mut specs: Vec<&ListenerSpec> = listeners.iter().map(|spec| &**spec).collect();
         let tables = root.get("listen").and_then(Node::table);
         let place = |spec: &&ListenerSpec| tables?.get(&*spec.facts.name).map(|entry| entry.key);
         specs.sort_by_key(place);

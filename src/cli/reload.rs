@@ -21,11 +21,11 @@ use tokio::sync::mpsc;
 use super::explain::{Asked, explain};
 use super::run::End;
 use super::state_dir::StateDir;
-use super::{Plan, Previous, compile_over, logger, notify};
+use super::{Plan, compile_over, logger, notify};
 use crate::admin::Control;
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
-use crate::keep::{Fingerprint, Kept};
+use crate::keep::{Fingerprint, Keep};
 use crate::server::acme::Acme;
 use crate::server::listener::{Address, AdminSpec, ListenerSpec};
 use crate::server::{Expiry, Server};
@@ -69,7 +69,8 @@ pub(super) struct State {
     pub loaded: Loaded,
     /// The files that it names: certificates and their like.
     pub files: Vec<PathBuf>,
-    pub listeners: Vec<Kept<ListenerSpec>>,
+    pub listeners: Vec<Arc<ListenerSpec>>,
+    pub keep: Keep,
     pub access: AccessLogConfig,
     /// `[server]` and `[admin]`.
     pub fixed: [Fingerprint; 2],
@@ -129,10 +130,9 @@ impl Running {
     /// Goes on with what is loaded, or with what was loaded before.
     fn replace(&self, state: &mut State, loaded: Option<Loaded>, began: Instant) -> Result<Receipt, String> {
         let before = self.current.load_full();
-        let previous = Previous { gateway: Some(&before), listeners: &state.listeners, acme: Some(&self.acme) };
-        let (plan, diagnostics) = compile_over(&previous, loaded.as_ref().unwrap_or(&state.loaded));
+        let (plan, diagnostics) = compile_over(Some(&state.keep), loaded.as_ref().unwrap_or(&state.loaded));
         let Some(plan) = plan else { return Err(diagnostics.to_string()) };
-        let Plan { mut gateway, listeners, settings, fixed, files, .. } = plan;
+        let Plan { mut gateway, listeners, settings, fixed, files, keep, .. } = plan;
         for (table, (now, then)) in ["server", "admin"].iter().zip(fixed.iter().zip(&state.fixed)) {
             if now != then {
                 return Err(format!(
@@ -174,6 +174,7 @@ impl Running {
             state.loaded = loaded;
         }
         (state.listeners, state.access, state.fixed, state.files) = (listeners, settings.access, fixed, files);
+        state.keep = keep;
         let receipt = receipt(state.generation, changes);
         let said = format!("generation {}, {}", receipt.generation, summary(&receipt.changes));
         log::info!("reloaded: {said}");
@@ -209,20 +210,20 @@ fn json(receipt: &impl Serialize) -> Result<Vec<u8>, String> {
     serde_json::to_vec(receipt).map_err(|error| error.to_string())
 }
 
-fn listener_changes(before: &[Kept<ListenerSpec>], now: &[Kept<ListenerSpec>]) -> Vec<String> {
-    let find = |kept: &Kept<ListenerSpec>, others: &[Kept<ListenerSpec>]| {
-        others.iter().find(|other| other.thing.facts.name == kept.thing.facts.name).cloned()
+fn listener_changes(before: &[Arc<ListenerSpec>], now: &[Arc<ListenerSpec>]) -> Vec<String> {
+    let find = |spec: &ListenerSpec, others: &[Arc<ListenerSpec>]| {
+        others.iter().find(|other| other.facts.name == spec.facts.name).cloned()
     };
     let mut changes = Vec::new();
     for kept in now {
         match find(kept, before) {
-            None => changes.push(format!("listener {} added", kept.thing.facts.name)),
-            Some(other) if !other.is(kept) => changes.push(format!("listener {} changed", kept.thing.facts.name)),
+            None => changes.push(format!("listener {} added", kept.facts.name)),
+            Some(other) if !Arc::ptr_eq(&other, kept) => changes.push(format!("listener {} changed", kept.facts.name)),
             Some(_) => {}
         }
     }
     let gone = before.iter().filter(|kept| find(kept, now).is_none());
-    changes.extend(gone.map(|kept| format!("listener {} removed", kept.thing.facts.name)));
+    changes.extend(gone.map(|kept| format!("listener {} removed", kept.facts.name)));
     changes
 }
 
@@ -261,7 +262,7 @@ pub(super) fn post(admin: &AdminSpec, path: &str, body: &str) -> Result<String, 
     }
     request += "\r\n";
     request += body;
-    let address = &admin.listener.thing.address;
+    let address = &admin.listener.address;
     let answer =
         exchange(address, &request).map_err(|error| format!("error: no gateway answers at {address}: {error}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

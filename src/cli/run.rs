@@ -97,7 +97,7 @@ impl Started {
         mut inherited: Inherited,
         lock: Option<OwnedFd>,
     ) -> Result<Self, String> {
-        let Plan { mut gateway, listeners, admin, settings, acme, fixed, files } = plan;
+        let Plan { mut gateway, listeners, admin, settings, acme, fixed, files, keep } = plan;
         let metrics = Arc::new(Metrics::new());
         logger::set_level(settings.level);
         let state_dir = settings.state_dir.as_deref().map(|path| StateDir::take(path, lock)).transpose()?;
@@ -165,6 +165,7 @@ impl Started {
                     generation: FIRST,
                     loaded,
                     files,
+                    keep,
                     listeners,
                     access: settings.access,
                     fixed,

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::rehearse::{Question, Wrong, wait};
-use super::{Plan, Previous, plan};
+use super::{Plan, plan};
 use crate::build::{Build, Node, Place, Table};
 use crate::config;
 use crate::gateway::matcher::ValueTest;
@@ -123,7 +123,7 @@ impl<'de> Deserialize<'de> for Cache {
 pub(super) fn command(file: &Path) -> Result<(), String> {
     let loaded = config::load(file).map_err(|diagnostics| diagnostics.to_string())?;
     let mut build = loaded.build();
-    let Some((plan, tests)) = plan(&Previous::default(), &mut build) else {
+    let Some((plan, tests)) = plan(&mut build) else {
         return Err(build.diagnostics().to_string());
     };
     let (_, failed) = run(plan, &tests, &mut build);

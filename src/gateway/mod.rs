@@ -24,13 +24,13 @@ pub mod origin;
 mod reply;
 mod when;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::HeaderName;
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
-use crate::keep::Kept;
 use crate::policy::{self, Chain, Scope};
 use crate::telemetry::access_log::AccessLog;
 use crate::upstream::{Pool, UpstreamConfig};
@@ -44,7 +44,7 @@ pub use reply::Canned;
 pub struct Gateway {
     matcher: Matcher,
     routes: Vec<Arc<Route>>,
-    pools: BTreeMap<String, Kept<Pool>>,
+    pools: BTreeMap<String, Arc<Pool>>,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
 }
@@ -59,6 +59,8 @@ pub struct Route {
     pub chain: Chain,
     /// Where its requests go.
     pub destination: Destination,
+    /// What the configuration says of it, bundles and defaults included.
+    made_of: u64,
 }
 
 /// Where requests go.
@@ -70,12 +72,11 @@ pub enum Destination {
 }
 
 impl Gateway {
-    /// Compiles the routes, policies and pools of a configuration. `None` after every mistake was reported. Pools
-    /// whose configuration is that of the `previous` gateway are the same pools.
-    pub fn compile(previous: Option<&Self>, build: &mut Build<'_>) -> Option<Self> {
+    /// Compiles the routes, policies and pools of a configuration. `None` after every mistake was reported.
+    pub fn compile(build: &mut Build<'_>) -> Option<Self> {
         let before = build.errors();
         let root = build.node();
-        let pools = compile_pools(previous, root, build);
+        let pools = compile_pools(root, build);
         check_bundles(root, build);
         let mut compiler = Routes { root, pools: &pools, used: Vec::new(), names: HashMap::new() };
         let mut routes = Vec::new();
@@ -133,16 +134,26 @@ impl Gateway {
         for (name, pool) in &self.pools {
             match previous.pools.get(name) {
                 None => changes.push(format!("upstream {name} added")),
-                Some(before) if !before.is(pool) => changes.push(format!("upstream {name} changed")),
+                Some(before) if !Arc::ptr_eq(before, pool) => changes.push(format!("upstream {name} changed")),
                 Some(_) => {}
             }
         }
         let gone = previous.pools.keys().filter(|name| !self.pools.contains_key(*name));
         changes.extend(gone.map(|name| format!("upstream {name} removed")));
-        let names = |gateway: &Self| gateway.routes.iter().map(|route| route.name.clone()).collect::<BTreeSet<_>>();
-        let (now, before) = (names(self), names(previous));
-        changes.extend(now.difference(&before).map(|name| format!("route {name} added")));
-        changes.extend(before.difference(&now).map(|name| format!("route {name} removed")));
+        let by_name = |gateway: &Self| {
+            let prints = gateway.routes.iter().map(|route| (route.name.clone(), route.made_of));
+            prints.collect::<BTreeMap<_, _>>()
+        };
+        let (now, before) = (by_name(self), by_name(previous));
+        for (name, made_of) in &now {
+            match before.get(name) {
+                None => changes.push(format!("route {name} added")),
+                Some(before) if before != made_of => changes.push(format!("route {name} changed")),
+                Some(_) => {}
+            }
+        }
+        let gone = before.keys().filter(|name| !now.contains_key(*name));
+        changes.extend(gone.map(|name| format!("route {name} removed")));
         changes
     }
 
@@ -153,21 +164,20 @@ impl Gateway {
 
     /// The pools by name.
     pub fn pools(&self) -> impl Iterator<Item = (&str, &Arc<Pool>)> {
-        self.pools.iter().map(|(name, pool)| (name.as_str(), &pool.thing))
+        self.pools.iter().map(|(name, pool)| (name.as_str(), pool))
     }
 }
 
-type Pools = BTreeMap<String, Option<Kept<Pool>>>;
+type Pools = BTreeMap<String, Option<Arc<Pool>>>;
 
 /// `None` stands for a pool with mistakes, so that routes to it are not reported as well.
-fn compile_pools(previous: Option<&Gateway>, root: &Node, build: &mut Build<'_>) -> Pools {
+fn compile_pools(root: &Node, build: &mut Build<'_>) -> Pools {
     let mut pools = Pools::new();
     for (name, entry) in root.get("upstream").and_then(Node::table).into_iter().flatten() {
         let pool = build.within_detached(&entry.node, |build| {
             check_name(name, build);
             let made_of = build.fingerprint(&entry.node, &["ca", "cert", "key"]);
-            let previous = previous.and_then(|previous| previous.pools.get(name));
-            Kept::or_make(previous, made_of, || {
+            build.keep(name, made_of, |build| {
                 let config = build.deserialize::<UpstreamConfig>()?;
                 Pool::compile(name, &config, build)
             })
@@ -283,7 +293,9 @@ impl Routes<'_> {
         let destination = self.destination(&config, &scope, build);
         let (spec, chain, destination) = (spec?, chain?, destination?);
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
-        whole.then_some((Route { name, matches, chain, destination }, spec))
+        let mut made_of = DefaultHasher::new();
+        layers.iter().for_each(|layer| build.fingerprint(layer, &[]).hash(&mut made_of));
+        whole.then_some((Route { name, matches, chain, destination, made_of: made_of.finish() }, spec))
     }
 
     fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {
@@ -303,7 +315,7 @@ impl Routes<'_> {
             (Some(name), None, None) => match self.pools.get(name) {
                 Some(pool) => {
                     self.used.push(name.clone());
-                    pool.as_ref().map(|pool| Destination::Upstream(pool.thing.clone()))
+                    pool.as_ref().map(|pool| Destination::Upstream(pool.clone()))
                 }
                 None => {
                     build.unknown("upstream", "upstream", name, self.pools.keys().map(String::as_str));

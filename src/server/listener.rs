@@ -21,7 +21,6 @@ use super::tls::{self, Tls, TlsConfig};
 use crate::admin::Access;
 use crate::build::{Build, Node, Table};
 use crate::facts::{ClientIp, Limits, Listener, Timeouts};
-use crate::keep::Kept;
 use crate::types::{Cidr, Secret, SecretText, Size, Timespan};
 
 /// A listener as it is to be bound.
@@ -102,27 +101,25 @@ fn yes() -> bool {
     true
 }
 
-/// Compiles every `[listen.NAME]`; `None` after every mistake in them was reported. Listeners whose configuration is
-/// that of a `previous` one are the same. `acme` has the certificates that they name to be obtained.
-pub fn compile(previous: &[Kept<ListenerSpec>], acme: &Acme, build: &mut Build<'_>) -> Option<Vec<Kept<ListenerSpec>>> {
+/// Compiles every `[listen.NAME]`; `None` after every mistake in them was reported. `acme` has the
+/// certificates that they name to be obtained.
+pub fn compile(acme: &Acme, build: &mut Build<'_>) -> Option<Vec<Arc<ListenerSpec>>> {
     let before = build.errors();
-    let mut specs: Vec<Kept<ListenerSpec>> = Vec::new();
+    let mut specs: Vec<Arc<ListenerSpec>> = Vec::new();
     for (name, entry) in build.node().get("listen").and_then(Node::table).into_iter().flat_map(Table::iter) {
         let made_of = build.fingerprint(&entry.node, &["cert", "key", "ocsp", "client_ca", "ca", "file"]);
         hide_secrets(&entry.node, build);
-        let previous = previous.iter().find(|previous| *previous.thing.facts.name == **name);
-        let make = |build: &mut Build<'_>| Kept::or_make(previous, made_of, || listener(name, acme, build));
-        if let Some(kept) = build.within_node(&entry.node, make) {
-            let spec = &kept.thing;
-            let same = |other: &&Kept<ListenerSpec>| other.thing.address == spec.address;
+        let make = |build: &mut Build<'_>| build.keep(name, made_of, |build| listener(name, acme, build));
+        if let Some(spec) = build.within_node(&entry.node, make) {
+            let same = |other: &&Arc<ListenerSpec>| other.address == spec.address;
             let taken = specs.iter().find(same).filter(|_| !spec.address.is_any_port());
             if let Some(other) = taken {
-                let message = format!("the listener `{}` already has this address", other.thing.facts.name);
+                let message = format!("the listener `{}` already has this address", other.facts.name);
                 build.within_node(&entry.node, |build| {
                     build.error("address", message);
                 });
             }
-            specs.push(kept);
+            specs.push(spec);
         }
     }
     if specs.is_empty() && build.errors() == before {
@@ -135,13 +132,13 @@ pub fn compile(previous: &[Kept<ListenerSpec>], acme: &Acme, build: &mut Build<'
 }
 
 /// What no listener knows alone of the certificates that are obtained.
-fn check_acme(specs: &[Kept<ListenerSpec>], build: &mut Build<'_>) {
-    let answered = specs.iter().any(|spec| spec.thing.facts.challenges.is_some());
+fn check_acme(specs: &[Arc<ListenerSpec>], build: &mut Build<'_>) {
+    let answered = specs.iter().any(|spec| spec.facts.challenges.is_some());
     let mut before: Vec<&Arc<Managed>> = Vec::new();
     for spec in specs {
-        let managed = spec.thing.tls.as_ref().map_or(&[][..], |tls| tls.managed());
+        let managed = spec.tls.as_ref().map_or(&[][..], |tls| tls.managed());
         let mut report = |message: String, help: &str| {
-            let node = build.node().get("listen").and_then(|listeners| listeners.get(&spec.thing.facts.name));
+            let node = build.node().get("listen").and_then(|listeners| listeners.get(&spec.facts.name));
             if let Some(node) = node {
                 build.within_node(node, |build| {
                     build.error("tls.acme", message).help(help);
@@ -276,7 +273,7 @@ struct AdminConfig {
 /// The admin interface as it is to be bound.
 pub struct AdminSpec {
     /// Where.
-    pub listener: Kept<ListenerSpec>,
+    pub listener: Arc<ListenerSpec>,
     /// Who may ask.
     pub access: Access,
 }
@@ -317,8 +314,7 @@ pub fn compile_admin(build: &mut Build<'_>) -> Option<Option<AdminSpec>> {
             Address::Inet(_) => Access::tcp(ADMIN, token),
             Address::Unix(_) => Access::unix(token),
         };
-        let listener = Kept::or_make(None, build.fingerprint(node, &[]), || Some(ListenerSpec::plain(ADMIN, address)));
-        Some(Some(AdminSpec { listener: listener?, access }))
+        Some(Some(AdminSpec { listener: Arc::new(ListenerSpec::plain(ADMIN, address)), access }))
     })
 }
 

@@ -29,7 +29,6 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::facts::Connection;
-use crate::keep::Kept;
 use crate::proxy::Direct;
 use handover::{Channel, Inherited};
 use listener::{Address, ListenerSpec};
@@ -98,12 +97,11 @@ struct BoundListener {
 ///
 /// # Errors
 /// Every address that cannot be bound, with the reason.
-pub fn bind(specs: &[Kept<ListenerSpec>], threads: usize, inherited: &mut Inherited) -> Result<Bound, Vec<String>> {
+pub fn bind(specs: &[Arc<ListenerSpec>], threads: usize, inherited: &mut Inherited) -> Result<Bound, Vec<String>> {
     let workers = (0..threads.max(1)).map(|_| Vec::new()).collect();
     let mut bound = Bound { workers, listening: Vec::new(), addresses: Vec::new() };
     let mut errors = Vec::new();
     for spec in specs {
-        let spec = &spec.thing;
         let (stop, _) = watch::channel(false);
         let listener = BoundListener { spec: ArcSwap::new(spec.clone()), stop, open: AtomicUsize::new(0) };
         if let Err(error) = bound.add(Arc::new(listener), inherited) {
@@ -258,7 +256,7 @@ impl Server {
     ///
     /// # Errors
     /// A new one cannot be bound, with the reason; then nothing has changed.
-    pub fn apply(&self, specs: &[Kept<ListenerSpec>]) -> Result<Vec<(Box<str>, Address)>, Vec<String>> {
+    pub fn apply(&self, specs: &[Arc<ListenerSpec>]) -> Result<Vec<(Box<str>, Address)>, Vec<String>> {
         let mut listening = self.listening.lock();
         let find = |spec: &ListenerSpec| {
             let is_same = |listening: &&Listening| {
@@ -269,8 +267,8 @@ impl Server {
         };
         let (mut staying, mut new) = (Vec::new(), Vec::new());
         for kept in specs {
-            match find(&kept.thing) {
-                Some(listener) => staying.push((listener, kept.thing.clone())),
+            match find(kept) {
+                Some(listener) => staying.push((listener, kept.clone())),
                 None => new.push(kept.clone()),
             }
         }

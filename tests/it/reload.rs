@@ -21,6 +21,11 @@ fn a_reload_answers_with_a_receipt_and_keeps_what_did_not_change() {
     let receipt = gw.reload().expect(200).json();
     assert_eq!(receipt["generation"], 2);
     assert_eq!(receipt["changes"].to_string(), r#"["route new added","route /** removed"]"#);
+    let again = format!("{B}\n[defaults]\nrequest = {{ headers = {{ remove = [\"X-A\"] }} }}");
+    gw.rewrite(&again);
+    assert_eq!(gw.reload().expect(200).json()["changes"].to_string(), r#"["route new changed"]"#);
+    gw.rewrite(&again);
+    assert_eq!(gw.reload().expect(200).json()["changes"].to_string(), "[]");
     assert!(receipt["took_ms"].as_f64().is_some());
     assert_eq!(client.get("/").send().expect(200).header("x-is"), "b");
     // The pool did not change, and so the connection to its server is still there.
@@ -262,7 +267,7 @@ fn listeners_and_certificates_change_under_traffic_and_no_request_is_lost() {
         gw.reload().expect(200);
         eventually("nobody listens", || std::net::TcpStream::connect(more.tcp()).is_err().then_some(()));
     }
-    traffic.end(10);
+    traffic.end(3);
 }
 
 #[test]

@@ -41,7 +41,6 @@ use tokio::task::JoinHandle;
 use super::listener::ListenerSpec;
 use super::tls::{Certificate, Held, now};
 use crate::http01::Http01;
-use crate::keep::Kept;
 use crate::telemetry::metrics::Metrics;
 use challenge::TlsAlpn01;
 use config::{Challenge, Settings};
@@ -105,7 +104,7 @@ impl Acme {
     }
 
     /// Serves what is stored of the certificates of these listeners, before they take connections.
-    pub fn load(&self, listeners: &[Kept<ListenerSpec>]) {
+    pub fn load(&self, listeners: &[Arc<ListenerSpec>]) {
         for managed in managed(listeners).filter(|managed| managed.certificate.held().is_none()) {
             self.shared.load(managed);
         }
@@ -113,7 +112,7 @@ impl Acme {
 
     /// Goes on with the certificates of these listeners: those that no listener names any more are left alone, and
     /// failed attempts are made again now.
-    pub fn apply(&self, listeners: &[Kept<ListenerSpec>]) {
+    pub fn apply(&self, listeners: &[Arc<ListenerSpec>]) {
         let mut work = self.work.lock();
         work.tasks.retain(|task| managed(listeners).any(|other| Arc::ptr_eq(other, &task.managed)));
         work.tasks.iter().for_each(|task| task.hurry.notify_waiters());
@@ -158,8 +157,8 @@ impl Acme {
     }
 }
 
-fn managed(listeners: &[Kept<ListenerSpec>]) -> impl Iterator<Item = &Arc<Managed>> {
-    listeners.iter().flat_map(|listener| &listener.thing.tls).flat_map(|tls| tls.managed())
+fn managed(listeners: &[Arc<ListenerSpec>]) -> impl Iterator<Item = &Arc<Managed>> {
+    listeners.iter().flat_map(|listener| &listener.tls).flat_map(|tls| tls.managed())
 }
 
 impl Managed {

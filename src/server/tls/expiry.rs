@@ -13,7 +13,6 @@ use prometheus::IntGaugeVec;
 use tokio::runtime::Handle;
 
 use super::certificate::{Certificate, Leaf, date, now};
-use crate::keep::Kept;
 use crate::server::listener::ListenerSpec;
 use crate::telemetry::metrics::{Metrics, Series};
 
@@ -43,9 +42,9 @@ impl Expiry {
     }
 
     /// Watches the certificates of these listeners, and no others; says which are near their end.
-    pub fn watch(&self, listeners: &[Kept<ListenerSpec>]) {
-        let of = |listener: &Kept<ListenerSpec>| {
-            let ListenerSpec { facts, tls, .. } = &*listener.thing;
+    pub fn watch(&self, listeners: &[Arc<ListenerSpec>]) {
+        let of = |listener: &Arc<ListenerSpec>| {
+            let ListenerSpec { facts, tls, .. } = &**listener;
             let certificates = tls.iter().flat_map(|tls| tls.certificates());
             let watched = |certificate: &Arc<Certificate>| Watched {
                 listener: facts.name.clone(),
