@@ -152,6 +152,8 @@ pub struct Facts {
     pub client: IpAddr,
     /// Whether the peer is a proxy whose word counts.
     pub trusted: bool,
+    /// Who it is that asks, once that is known.
+    pub consumer: Option<Arc<Consumer>>,
     /// Names the request in logs and towards the upstream.
     pub id: HeaderValue,
     /// When the request's head was complete.
@@ -178,6 +180,17 @@ pub struct Facts {
     pub grpc: bool,
     /// Whether the response is known to be a stream of unknown length (WebSocket, events, gRPC).
     pub streaming: bool,
+}
+
+/// Who asks, as a policy has found out: what everything after it knows of the caller.
+#[derive(Debug, Default)]
+pub struct Consumer {
+    /// Names the caller in limits, caches, logs and metrics.
+    pub name: Box<str>,
+    /// The groups that the caller belongs to.
+    pub groups: Vec<Box<str>>,
+    /// What the credential says of the caller.
+    pub claims: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Facts {

@@ -48,6 +48,7 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
     Facts {
         client,
         trusted,
+        consumer: None,
         id: id.unwrap_or_else(new_request_id),
         started: Instant::now(),
         captures: Captures::default(),
