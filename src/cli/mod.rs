@@ -37,7 +37,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway. SIGHUP reloads, SIGUSR2 upgrades, SIGTERM drains, SIGINT stops.
+    /// Run the gateway. SIGHUP reloads, SIGUSR1 reopens logs, SIGUSR2 upgrades, SIGTERM drains, SIGINT stops.
     Run {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("{}", message.trim_end());
+            logger::report(log::Level::Error, &message);
             ExitCode::FAILURE
         }
     }
@@ -130,7 +130,7 @@ fn load(file: &Path) -> Result<(Loaded, Plan), String> {
     let (plan, diagnostics) = compile(&loaded);
     match plan {
         Some(plan) => {
-            eprint!("{diagnostics}");
+            logger::report(log::Level::Warn, &diagnostics.to_string());
             Ok((loaded, plan))
         }
         None => Err(diagnostics.to_string()),
