@@ -203,8 +203,6 @@ impl Started {
         }
         eprintln!("ready");
         notes.iter().for_each(|note| println!("{note}"));
-        let running = self.running.clone();
-        self.background.spawn(async move { notify::watchdog(&running.server).await });
         self.background.spawn(watch::watch(self.running.clone()));
         let end = self.background.block_on(until_the_end(&self.running, &mut self.ends));
 
@@ -243,7 +241,7 @@ impl Started {
 
 impl Running {
     /// From now on this process is the gateway.
-    fn take_charge(&self) -> Result<(), String> {
+    fn take_charge(self: &Arc<Self>) -> Result<(), String> {
         if let Some(path) = &self.pid_file {
             // Who looks finds the old number or the new one.
             let new = path.with_extension("new");
@@ -254,6 +252,9 @@ impl Running {
         }
         self.acme.start(&self.runtime, &self.metrics);
         notify::ready("takes connections");
+        // Systemd listens to who is in charge only.
+        let running = self.clone();
+        self.runtime.spawn(async move { notify::watchdog(&running.server, &running.stopping).await });
         Ok(())
     }
 
