@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::build::Diagnostics;
 use crate::config::{self, Loaded};
@@ -110,6 +110,11 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line's definition, from which manual pages and completions of shells are made.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 fn check(file: &Path) -> Result<(), String> {
