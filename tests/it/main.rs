@@ -27,6 +27,7 @@ mod real;
 mod reload;
 mod routing;
 mod selftest;
+mod systemd;
 mod timeouts;
 mod tls;
 mod upgrade;
