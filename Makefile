@@ -1,7 +1,8 @@
 # make demo   the gateway in front of three built-in services
 # make test   installs what the tests need, and runs them all
+# make deb    a Debian package, in target/debian
 
-.PHONY: demo test parts packages lint
+.PHONY: demo test parts packages cargo-deb deb pack lint
 
 demo:
 	cargo run --release --locked -- demo
@@ -10,11 +11,12 @@ test: parts
 	cargo test --locked
 
 # Real servers and clients for the drills.
-parts: tests/parts/.venv/complete
+parts: tests/parts/.venv/complete cargo-deb
 
 # Debian's packages, where they are missing.
 packages:
-	@for part in nginx:nginx-light h2load:nghttp2-client curl:curl wrk:wrk python3:python3 pebble:pebble pebble-challtestsrv:pebble; do \
+	@for part in nginx:nginx-light h2load:nghttp2-client curl:curl wrk:wrk python3:python3 pebble:pebble \
+		pebble-challtestsrv:pebble systemctl:systemd nsenter:util-linux logrotate:logrotate dpkg-shlibdeps:dpkg-dev; do \
 		command -v $${part%%:*} > /dev/null || missing="$$missing $${part##*:}"; \
 	done; \
 	python3 -c 'import ensurepip, venv' 2> /dev/null || missing="$$missing python3-venv"; \
@@ -28,6 +30,21 @@ tests/parts/.venv/complete: tests/parts/requirements.txt | packages
 	python3 -m venv --clear tests/parts/.venv
 	tests/parts/.venv/bin/pip install -q --disable-pip-version-check -r $<
 	touch $@
+
+cargo-deb:
+	@command -v cargo-deb > /dev/null || cargo install --locked cargo-deb
+
+deb: cargo-deb
+	cargo build --release --locked --bin portcullis --example manual
+	$(MAKE) pack
+
+# Packs what is built, as the version that is in VERSION or in Cargo.toml.
+RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
+pack:
+	rm -rf $(RELEASE)/manual
+	$(RELEASE)/examples/manual $(RELEASE)/manual
+	gzip -9n $(RELEASE)/manual/man/*
+	cargo deb --no-build --strip $(if $(VERSION),--deb-version $(VERSION))
 
 lint:
 	cargo fmt --check

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::build::{Build, Diagnostics, Node};
 use crate::config::{self, Loaded};
@@ -41,7 +41,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway. SIGHUP reloads, SIGUSR2 upgrades, SIGTERM drains, SIGINT stops.
+    /// Run the gateway. SIGHUP reloads, SIGUSR1 reopens logs, SIGUSR2 upgrades, SIGTERM drains, SIGINT stops.
     Run {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
@@ -114,10 +114,15 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("{}", message.trim_end());
+            logger::report(log::Level::Error, &message);
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line's definition, from which manual pages and completions of shells are made.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 fn check(file: &Path) -> Result<(), String> {
@@ -142,7 +147,7 @@ fn load(file: &Path) -> Result<(Loaded, Plan), String> {
     let (plan, diagnostics) = compile(&loaded);
     match plan {
         Some(plan) => {
-            eprint!("{diagnostics}");
+            logger::report(log::Level::Warn, &diagnostics.to_string());
             Ok((loaded, plan))
         }
         None => Err(diagnostics.to_string()),

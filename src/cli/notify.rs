@@ -1,5 +1,6 @@
 //! What systemd is told of the process (`Type=notify`), where it asks to be told.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -26,11 +27,17 @@ pub(super) fn main_process(pid: u32) {
     send(&[NotifyState::MainPid(pid)]);
 }
 
-/// Says again and again that all workers are alive, as `WatchdogSec=` asks; returns if it does not ask.
-pub(super) async fn watchdog(server: &Server) {
+/// Says again and again that all workers are alive, as `WatchdogSec=` asks, until the process is `stopping`; returns at
+/// once if it does not ask.
+pub(super) async fn watchdog(server: &Server, stopping: &AtomicBool) {
     let Some(within) = sd_notify::watchdog_enabled() else { return };
     loop {
-        if server.is_alive(within / 2).await {
+        let alive = server.is_alive(within / 2).await;
+        // Its workers end then, and systemd looks at how long that takes.
+        if stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        if alive {
             send(&[NotifyState::Watchdog]);
         } else {
             log::error!("a worker does not answer; systemd is told nothing until it does");

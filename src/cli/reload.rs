@@ -29,7 +29,7 @@ use crate::keep::{Fingerprint, Keep};
 use crate::server::acme::Acme;
 use crate::server::listener::{Address, AdminSpec, ListenerSpec};
 use crate::server::{Expiry, Server};
-use crate::telemetry::access_log::{AccessLog, AccessLogConfig};
+use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Rotation};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Background;
 
@@ -44,6 +44,8 @@ pub(super) struct Running {
     /// Where the tasks of pools run.
     pub runtime: tokio::runtime::Handle,
     pub pools: Background,
+    /// Of the access log, whichever configuration it comes from.
+    pub rotation: Rotation,
     pub state_dir: Option<StateDir>,
     pub pid_file: Option<PathBuf>,
     /// What an upgrade starts.
@@ -153,7 +155,7 @@ impl Running {
         }
         gateway.access_log = match settings.access == state.access {
             true => before.access_log.clone(),
-            false => AccessLog::open(&settings.access, self.metrics.access_log_dropped.clone())
+            false => AccessLog::open(&settings.access, &self.rotation, self.metrics.access_log_dropped.clone())
                 .map_err(|error| format!("error: cannot open the access log: {error}"))?
                 .map(Arc::new),
         };

@@ -27,7 +27,7 @@ use crate::reply::Reply;
 use crate::server::handover::Inherited;
 use crate::server::listener::Address;
 use crate::server::{self, Edge, Expiry, Refused};
-use crate::telemetry::access_log::{AccessLog, Line};
+use crate::telemetry::access_log::{AccessLog, Line, Rotation};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Background;
 
@@ -101,7 +101,8 @@ impl Started {
         let metrics = Arc::new(Metrics::new());
         logger::set_level(settings.level);
         let state_dir = settings.state_dir.as_deref().map(|path| StateDir::take(path, lock)).transpose()?;
-        let access_log = AccessLog::open(&settings.access, metrics.access_log_dropped.clone())
+        let rotation = Rotation::default();
+        let access_log = AccessLog::open(&settings.access, &rotation, metrics.access_log_dropped.clone())
             .map_err(|error| format!("error: cannot open the access log: {error}"))?;
         gateway.access_log = access_log.map(Arc::new);
 
@@ -151,6 +152,7 @@ impl Started {
                 admin: OnceLock::new(),
                 runtime: background.handle().clone(),
                 pools,
+                rotation,
                 state_dir,
                 pid_file: settings.pid_file,
                 binary: upgrade::binary(settings.binary),
@@ -202,8 +204,6 @@ impl Started {
         }
         eprintln!("ready");
         notes.iter().for_each(|note| println!("{note}"));
-        let running = self.running.clone();
-        self.background.spawn(async move { notify::watchdog(&running.server).await });
         self.background.spawn(watch::watch(self.running.clone()));
         let end = self.background.block_on(until_the_end(&self.running, &mut self.ends));
 
@@ -242,7 +242,7 @@ impl Started {
 
 impl Running {
     /// From now on this process is the gateway.
-    fn take_charge(&self) -> Result<(), String> {
+    fn take_charge(self: &Arc<Self>) -> Result<(), String> {
         if let Some(path) = &self.pid_file {
             // Who looks finds the old number or the new one.
             let new = path.with_extension("new");
@@ -253,6 +253,9 @@ impl Running {
         }
         self.acme.start(&self.runtime, &self.metrics);
         notify::ready("takes connections");
+        // Systemd listens to who is in charge only.
+        let running = self.clone();
+        self.runtime.spawn(async move { notify::watchdog(&running.server, &running.stopping).await });
         Ok(())
     }
 
@@ -268,8 +271,17 @@ impl Running {
 /// Does what signals ask for, until one of them or something else ends the process.
 async fn until_the_end(running: &Arc<Running>, ends: &mut mpsc::UnboundedReceiver<End>) -> End {
     use SignalKind as Kind;
-    let kinds = [Kind::terminate(), Kind::interrupt(), Kind::hangup(), Kind::user_defined2(), Kind::quit()];
-    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup), Ok(mut user2), Ok(mut quit)] = kinds.map(signal) else {
+    let kinds = [
+        Kind::terminate(),
+        Kind::interrupt(),
+        Kind::hangup(),
+        Kind::user_defined1(),
+        Kind::user_defined2(),
+        Kind::quit(),
+    ];
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup), Ok(mut user1), Ok(mut user2), Ok(mut quit)] =
+        kinds.map(signal)
+    else {
         log::error!("signals cannot be received");
         return End::AtOnce;
     };
@@ -287,6 +299,7 @@ async fn until_the_end(running: &Arc<Running>, ends: &mut mpsc::UnboundedReceive
                     log::error!("the configuration stays as it is:\n{mistakes}");
                 }
             }),
+            _ = user1.recv() => running.rotation.turn(),
             // They log themselves how it went.
             _ = user2.recv() => apart(|running| drop(running.upgrade())),
             _ = quit.recv() => apart(|running| {

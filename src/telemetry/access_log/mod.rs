@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Formats are `json`, `logfmt` and a pattern of the operator's own; a field without a value is left out, or `-` in a
-//! pattern. Fields: see [`Field`]. Header fields that hold credentials are refused. Lines are written by a thread of their own: a request never waits for the disk.
-//! When the writer cannot keep up and the buffer is full, lines are dropped and counted, and the count is written
-//! to the operator's log. The path is logged without its query, which may hold secrets.
+//! pattern. Fields: see [`Field`]. Header fields that hold credentials are refused. Lines are written by a thread of
+//! their own: a request never waits for the disk. When the writer cannot keep up and the buffer is full, lines are
+//! dropped and counted, and the count is written to the operator's log. The path is logged without its query, which
+//! may hold secrets. A file that was renamed is left by a turn of the [`Rotation`], between two lines.
 
 mod line;
 
@@ -18,8 +19,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -76,6 +78,23 @@ pub enum Format {
     Pattern(Pattern),
 }
 
+/// Has the files of all access logs that were opened with it opened again by their paths, which is what a tool that
+/// renames them asks for.
+#[derive(Clone, Default)]
+pub struct Rotation(Arc<AtomicU64>);
+
+impl Rotation {
+    /// Asks for it. Within a tenth of a second, and after the lines that wait now, each log goes on in the file that
+    /// has its path by then. The old file goes on when that cannot be opened.
+    pub fn turn(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn turns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A log that lines are written to.
 pub struct AccessLog {
     layout: Layout,
@@ -125,11 +144,13 @@ impl AccessLog {
     ///
     /// # Errors
     /// The file cannot be opened, or the thread not started.
-    pub fn open(config: &AccessLogConfig, dropped: IntCounter) -> io::Result<Option<Self>> {
+    pub fn open(config: &AccessLogConfig, rotation: &Rotation, dropped: IntCounter) -> io::Result<Option<Self>> {
+        // Before the file is opened: a turn between the two opens it once more.
+        let (rotation, turns) = (rotation.clone(), rotation.turns());
         let sink = match &config.to {
             Target::Off => return Ok(None),
             Target::Stdout => Sink::Stdout,
-            Target::File(path) => Sink::File(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?),
+            Target::File(path) => Sink::File(path.clone(), open_file(path)?),
             Target::Unix(path) => Sink::Unix(path.clone(), None),
         };
         let shared = Arc::new(Shared {
@@ -139,7 +160,9 @@ impl AccessLog {
             dropped,
         });
         let theirs = shared.clone();
-        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&theirs, sink))?;
+        let writer = std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write(&theirs, sink, &rotation, turns))?;
         Ok(Some(Self { layout: config.layout(), shared, writer: Some(writer) }))
     }
 
@@ -177,11 +200,15 @@ impl Drop for AccessLog {
 
 enum Sink {
     Stdout,
-    File(File),
+    File(PathBuf, File),
     Unix(PathBuf, Option<UnixStream>),
 }
 
-fn write(shared: &Shared, mut sink: Sink) {
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+fn write(shared: &Shared, mut sink: Sink, rotation: &Rotation, mut turns: u64) {
     let mut lines = Vec::new();
     let mut reported = shared.dropped.get();
     loop {
@@ -193,6 +220,7 @@ fn write(shared: &Shared, mut sink: Sink) {
             std::mem::swap(&mut lines, &mut waiting.lines);
             waiting.closed
         };
+        let asked = rotation.turns();
         if !lines.is_empty() {
             if let Err(error) = sink.write(&lines) {
                 let lost = lines.iter().filter(|b| **b == b'\n').count() as u64;
@@ -201,6 +229,10 @@ fn write(shared: &Shared, mut sink: Sink) {
             }
             lines.clear();
             lines.shrink_to(1 << 20);
+        }
+        if asked != turns {
+            turns = asked;
+            sink.open_again();
         }
         let dropped = shared.dropped.get();
         if dropped > reported {
@@ -221,7 +253,7 @@ impl Sink {
                 stdout.write_all(lines)?;
                 stdout.flush()
             }
-            Self::File(file) => file.write_all(lines),
+            Self::File(_, file) => file.write_all(lines),
             Self::Unix(path, stream) => {
                 if stream.is_none() {
                     let new = UnixStream::connect(path)?;
@@ -234,6 +266,21 @@ impl Sink {
                 }
                 result
             }
+        }
+    }
+
+    /// Opens a file by its path; whether that is the same file or not. Streams have nothing to open.
+    fn open_again(&mut self) {
+        let Self::File(path, file) = self else { return };
+        match open_file(path) {
+            Ok(new) => {
+                *file = new;
+                log::info!("the access log {} was opened again", path.display());
+            }
+            Err(error) => log::error!(
+                "the access log {} cannot be opened again, and goes on in the file as it is: {error}",
+                path.display()
+            ),
         }
     }
 }
@@ -250,7 +297,7 @@ mod tests {
         let _never_reads = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let config = AccessLogConfig { to: Target::Unix(path), buffer: Size(2000), ..AccessLogConfig::default() };
         let dropped = Metrics::new().access_log_dropped;
-        let log = AccessLog::open(&config, dropped.clone()).unwrap().unwrap();
+        let log = AccessLog::open(&config, &Rotation::default(), dropped.clone()).unwrap().unwrap();
         for _ in 0..1000 {
             log.write(&Line { path: "/x", ..Line::default() });
         }

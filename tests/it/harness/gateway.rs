@@ -258,6 +258,11 @@ impl Gateway {
         self.signal(Signal::QUIT);
     }
 
+    /// USR1: open the log files again.
+    pub fn reopen_logs(&self) {
+        self.signal(Signal::USR1);
+    }
+
     /// HUP: load the file again.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);
