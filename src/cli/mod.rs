@@ -41,7 +41,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway. SIGHUP reloads, SIGUSR1 reopens logs, SIGUSR2 upgrades, SIGTERM drains, SIGINT stops.
+    /// Run the gateway. SIGHUP reloads, SIGUSR2 upgrades, SIGTERM drains, SIGINT stops.
     Run {
         /// The configuration file
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
