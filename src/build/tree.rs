@@ -84,6 +84,11 @@ impl Sources {
         self.files.iter().map(|(name, _)| name.as_str())
     }
 
+    /// The texts of all files.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(_, text)| text.as_str())
+    }
+
     /// The name of a file.
     pub fn name(&self, file: u16) -> &str {
         self.files.get(usize::from(file)).map_or("", |(name, _)| name)

@@ -83,6 +83,8 @@ pub(super) struct State {
 pub(super) struct Receipt {
     /// How often the configuration was replaced, and once more.
     generation: u64,
+    /// Of what the files say.
+    digest: String,
     changes: Vec<String>,
     warnings: String,
     took_ms: f64,
@@ -144,8 +146,10 @@ impl Running {
         }
         let mut changes = gateway.changes(&before);
         changes.extend(listener_changes(&state.listeners, &listeners));
+        let digest = loaded.as_ref().unwrap_or(&state.loaded).digest();
         let receipt = |generation, changes| Receipt {
             generation,
+            digest,
             changes,
             warnings: diagnostics.to_string(),
             took_ms: began.elapsed().as_secs_f64() * 1000.0,

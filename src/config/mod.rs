@@ -15,6 +15,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{Context, SHA256};
+
 use crate::build::{Build, Diagnostic, Diagnostics, Entry, Node, Severity, Sources, Table, Value};
 use crate::types::file::{read_text, unreadable};
 
@@ -84,6 +86,16 @@ impl Loaded {
     /// Whether its files are to be watched (`watch = true`).
     pub fn is_watched(&self) -> bool {
         self.root.get("watch").is_some_and(|watch| watch.value == Value::Boolean(true))
+    }
+
+    /// Names what the files say: the SHA-256 of their texts in the order in which they were read, in hexadecimal.
+    pub fn digest(&self) -> String {
+        let mut context = Context::new(&SHA256);
+        for text in self.sources.texts() {
+            context.update(&(text.len() as u64).to_le_bytes());
+            context.update(text.as_bytes());
+        }
+        context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The files that it was read from, and those that would be read now.
