@@ -31,7 +31,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::facts::Facts;
-use crate::gateway::{Destination, Gateway, Route};
+use crate::gateway::{Choice, Destination, Gateway, Route};
 use crate::reply::Reply;
 use crate::upstream::{Failure, Pick, Pool, Tried};
 use patience::Patience;
@@ -49,6 +49,8 @@ pub struct Ctx {
     /// The configuration that the request began with and ends with.
     gateway: Arc<Gateway>,
     route: Option<Arc<Route>>,
+    /// Which of a split's upstreams takes it.
+    choice: Choice,
     facts: Option<Facts>,
     attempt: Option<Attempt>,
     tried: Tried,
@@ -79,6 +81,7 @@ impl Ctx {
         Self {
             gateway,
             route: None,
+            choice: Choice::default(),
             facts: None,
             attempt: None,
             tried: Tried::default(),
@@ -95,8 +98,28 @@ impl Ctx {
     fn pool(&self) -> Option<&Arc<Pool>> {
         match self.route.as_ref().map(|route| &route.destination) {
             Some(Destination::Upstream(pool)) => Some(pool),
+            Some(Destination::Split(split)) => Some(split.pool(self.choice)),
             _ => None,
         }
+    }
+
+    /// The upstreams that the request may go to.
+    fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        let (one, several) = match self.route.as_ref().map(|route| &route.destination) {
+            Some(Destination::Upstream(pool)) => (Some(pool), None),
+            Some(Destination::Split(split)) => (None, Some(split.pools())),
+            _ => (None, None),
+        };
+        one.into_iter().chain(several.into_iter().flatten())
+    }
+
+    /// Shapes the head of an upstream's answer for the client.
+    fn shape_answer(&self, head: &mut ResponseHeader, request: &RequestHeader) {
+        let (Some(route), Some(facts)) = (&self.route, &self.facts) else { return };
+        if let Destination::Split(split) = &route.destination {
+            split.tell(self.choice, head);
+        }
+        route.chain.response(head, request, facts);
     }
 }
 

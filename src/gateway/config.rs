@@ -6,10 +6,12 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 
+use super::split::Sticky;
+
 /// The keys of a route that are not policies.
-pub(super) const ROUTE_KEYS: &[&str] = &["name", "match", "use", "upstream", "respond", "redirect"];
+pub(super) const ROUTE_KEYS: &[&str] = &["name", "match", "use", "upstream", "split", "sticky", "respond", "redirect"];
 /// Keys of a route that are promised and not there yet.
-pub(super) const RESERVED: &[&str] = &["api", "split", "aggregate"];
+pub(super) const RESERVED: &[&str] = &["api", "aggregate"];
 
 /// One `[[route]]`, without its policies.
 #[derive(Deserialize)]
@@ -21,6 +23,8 @@ pub(super) struct RouteConfig {
     #[serde(default)]
     pub r#use: Vec<String>,
     pub upstream: Option<String>,
+    pub split: Option<BTreeMap<String, u32>>,
+    pub sticky: Option<Sticky>,
     pub respond: Option<RespondConfig>,
     pub redirect: Option<RedirectConfig>,
 }

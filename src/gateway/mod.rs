@@ -5,7 +5,7 @@
 //! name     = "user"                     # for logs; without it the match is the name
 //! match    = "GET /users/{id}"          # short form of { methods = ["GET"], path = "/users/{id}" }
 //! use      = ["partners"]               # bundles of policies, [policy.partners]
-//! upstream = "users"                    # or respond, or redirect
+//! upstream = "users"                    # or split, respond or redirect
 //!
 //! [[route]]
 //! match   = { path = "/old/{id}", host = ["api.example.com", "*.example.org"] }
@@ -22,6 +22,7 @@ mod config;
 pub mod matcher;
 pub mod origin;
 mod reply;
+mod split;
 mod when;
 
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +40,7 @@ use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, Re
 
 pub use config::ValueMatch;
 pub use reply::Canned;
+pub use split::{Choice, Split};
 
 /// A compiled configuration.
 pub struct Gateway {
@@ -67,6 +69,8 @@ pub struct Route {
 pub enum Destination {
     /// To a server of a pool.
     Upstream(Arc<Pool>),
+    /// To a server of one of several pools.
+    Split(Split),
     /// Nowhere: the gateway answers.
     Reply(Canned),
 }
@@ -311,31 +315,43 @@ impl Routes<'_> {
     }
 
     fn destination(&mut self, config: &RouteConfig, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Destination> {
-        match (&config.upstream, &config.respond, &config.redirect) {
-            (Some(name), None, None) => match self.pools.get(name) {
-                Some(pool) => {
-                    self.used.push(name.clone());
-                    pool.as_ref().map(|pool| Destination::Upstream(pool.clone()))
-                }
-                None => {
-                    build.unknown("upstream", "upstream", name, self.pools.keys().map(String::as_str));
-                    None
-                }
-            },
-            (None, Some(respond), None) => {
+        if config.sticky.is_some() && config.split.is_none() {
+            build.error("sticky", "`sticky` says nothing without a `split`");
+        }
+        match (&config.upstream, &config.split, &config.respond, &config.redirect) {
+            (Some(name), None, None, None) => self.pool("upstream", name, build).map(Destination::Upstream),
+            (None, Some(weights), None, None) => {
+                Split::compile(weights, config.sticky.as_ref(), |key, name, build| self.pool(key, name, build), build)
+                    .map(Destination::Split)
+            }
+            (None, None, Some(respond), None) => {
                 build.within("respond", |build| Canned::respond(respond, scope, build)).map(Destination::Reply)
             }
-            (None, None, Some(redirect)) => {
+            (None, None, None, Some(redirect)) => {
                 build.within("redirect", |build| Canned::redirect(redirect, scope, build)).map(Destination::Reply)
             }
-            (None, None, None) => {
-                build.error("", "the route leads nowhere").help("give it `upstream`, `respond` or `redirect`");
+            (None, None, None, None) => {
+                build.error("", "the route leads nowhere").help("give it `upstream`, `split`, `respond` or `redirect`");
                 None
             }
             _ => {
                 build
                     .error("", "the route has more than one destination")
-                    .help("keep one of `upstream`, `respond`, `redirect`");
+                    .help("keep one of `upstream`, `split`, `respond`, `redirect`");
+                None
+            }
+        }
+    }
+
+    /// The upstream that a key names; `None` where it has mistakes, or after a report that there is none.
+    fn pool(&mut self, key: &str, name: &str, build: &mut Build<'_>) -> Option<Arc<Pool>> {
+        match self.pools.get(name) {
+            Some(pool) => {
+                self.used.push(name.to_owned());
+                pool.clone()
+            }
+            None => {
+                build.unknown(key, "upstream", name, self.pools.keys().map(String::as_str));
                 None
             }
         }

@@ -126,6 +126,10 @@ pub(super) async fn enter(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict
     route.chain.request(request, facts).await?;
     match &route.destination {
         Destination::Upstream(_) => Ok(()),
+        Destination::Split(split) => {
+            ctx.choice = split.choose(request, facts);
+            Ok(())
+        }
         Destination::Reply(canned) => {
             facts.stopped_by = Some(canned.kind());
             Err(canned.reply(request, facts))

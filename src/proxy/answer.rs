@@ -54,9 +54,7 @@ pub(super) fn shape(session: &mut Session, head: &mut ResponseHeader, ctx: &mut 
         // Either side may be silent while the other speaks: how long both may be is the exchange's own bound.
         session.set_read_timeout(None);
     }
-    if let (Some(route), Some(facts)) = (&ctx.route, &ctx.facts) {
-        route.chain.response(head, session.req_header(), facts);
-    }
+    ctx.shape_answer(head, session.req_header());
     if session.is_process_shutting_down() {
         session.set_keepalive(None);
     }

@@ -3,6 +3,8 @@
 //! The functions that judge, route, shape and answer it are those of live requests, in the same order. What is left
 //! out is what needs a server or leaves a trace: none is taken, nothing is counted and nothing is logged.
 //!
+//! Of a split it is for the upstream that it is tied to, else for the one with the greatest weight.
+//!
 //! The id of a request is random, and here it is always `<request-id>`, unless a trusted proxy gave one.
 
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use super::forwarded::X_REQUEST_ID;
 use super::{Ctx, admit, answer, forward};
 use crate::facts::{Connection, Facts};
 use crate::gateway::matcher::RequestView;
-use crate::gateway::{Gateway, Route};
+use crate::gateway::{Destination, Gateway, Route};
 use crate::http1::{Framing, write_request};
 use crate::reply::Reply;
 use crate::upstream::Pool;
@@ -111,6 +113,9 @@ impl Outcome {
 async fn through(request: &mut RequestHeader, body: Framing, ctx: &mut Ctx) -> Result<End, Reply> {
     admit::route(request, ctx)?;
     admit::enter(request, ctx).await?;
+    if let (Some(facts), Some(Destination::Split(split))) = (&ctx.facts, ctx.route.as_ref().map(|r| &r.destination)) {
+        ctx.choice = split.likely(request, facts);
+    }
     let pool = forward::pool(ctx).ok_or_else(|| Reply::internal("the route has no upstream"))?;
     let mut head = request.clone();
     forward::shape(request, &mut head, ctx)?;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::balance::hash;
 use super::config::{Address, ServerConfig};
 use super::h1::Target;
+use super::hash::hash;
 
 /// Whether a server answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

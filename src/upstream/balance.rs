@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::Tried;
 use super::backend::{Backend, Health};
 use super::config::BalanceConfig;
+use super::hash::mix;
 
 /// The servers of a pool at one time, with what choosing among them needs.
 pub(super) struct Set {
@@ -156,19 +157,6 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The hash of a text, the same in every process (FNV-1a, mixed).
-pub(super) fn hash(bytes: &[u8]) -> u64 {
-    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
-}
-
-/// The finalizer of SplitMix64: spreads what differs in few bits.
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,7 +167,7 @@ mod tests {
     }
 
     fn hash() -> BalanceConfig {
-        BalanceConfig::Hash(super::super::config::HashSource::Client)
+        BalanceConfig::Hash(crate::upstream::HashSource::Client)
     }
 
     fn tried(ids: &[usize]) -> Tried {

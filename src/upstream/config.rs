@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use http::HeaderName;
 use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer};
 
+use super::hash::HashSource;
 use crate::types::Timespan;
 
 /// An upstream. The short form is the list of its servers.
@@ -89,15 +89,6 @@ pub enum ForwardedStyle {
     Both,
     /// None that the gateway adds.
     None,
-}
-
-/// What a consistent hash is taken of.
-#[derive(Clone, PartialEq, Debug)]
-pub(super) enum HashSource {
-    Header(HeaderName),
-    Cookie(String),
-    Client,
-    Path,
 }
 
 #[derive(Deserialize, Clone, PartialEq, Debug)]
@@ -323,27 +314,6 @@ impl fmt::Display for Address {
         }
     }
 }
-
-impl FromStr for HashSource {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("header", name)) => {
-                name.parse().map(Self::Header).map_err(|_| format!("`{name}` is not the name of a header field"))
-            }
-            Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
-            None if text == "client" => Ok(Self::Client),
-            None if text == "path" => Ok(Self::Path),
-            _ => Err(format!("`{text}`: hash `header:NAME`, `cookie:NAME`, `client` or `path`")),
-        }
-    }
-}
-
-crate::types::deserialize_from_str!(
-    HashSource,
-    "what to hash: \"header:NAME\", \"cookie:NAME\", \"client\" or \"path\""
-);
 
 impl FromStr for Percent {
     type Err = String;

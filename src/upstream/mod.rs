@@ -34,6 +34,7 @@ mod balance;
 mod config;
 mod discover;
 mod h1;
+mod hash;
 mod health;
 mod peer;
 mod retry;
@@ -50,13 +51,14 @@ use pingora_http::RequestHeader;
 use tokio::task::JoinHandle;
 
 use crate::build::Build;
-use balance::{Set, hash};
-use config::{Address, BalanceConfig, HashSource};
+use balance::Set;
+use config::{Address, BalanceConfig};
 
 use backend::Drains;
 pub use backend::{Backend, Health, Status};
 pub use config::{ForwardedStyle, UpstreamConfig};
 pub use h1::{Idle, Server};
+pub use hash::{HashSource, cookie, hash};
 pub use retry::{Budget, Failure, Policy};
 
 /// A pool of servers.
@@ -174,22 +176,7 @@ impl Pool {
     /// What the pool's hash is taken of in this request, if it has one.
     pub fn key(&self, request: &RequestHeader, client: IpAddr) -> Option<u64> {
         let BalanceConfig::Hash(source) = &self.config.balance else { return None };
-        match source {
-            HashSource::Header(name) => request.headers.get(name).map(|value| hash(value.as_bytes())),
-            HashSource::Cookie(name) => request
-                .headers
-                .get_all(http::header::COOKIE)
-                .iter()
-                .flat_map(|cookies| cookies.as_bytes().split(|b| *b == b';'))
-                .filter_map(|pair| pair.trim_ascii().split_once_at(b'='))
-                .find(|(key, _)| *key == name.as_bytes())
-                .map(|(_, value)| hash(value)),
-            HashSource::Client => match client {
-                IpAddr::V4(address) => Some(hash(&address.octets())),
-                IpAddr::V6(address) => Some(hash(&address.octets())),
-            },
-            HashSource::Path => Some(hash(request.uri.path().as_bytes())),
-        }
+        source.hash(request, client)
     }
 
     /// Takes a server for a request. `None` when none is usable.
@@ -388,17 +375,5 @@ fn check(config: &config::Long, build: &mut Build<'_>) {
     }
     if config.retry.attempts > 10 {
         build.error("retry.attempts", "more than 10 further tries only make an outage worse");
-    }
-}
-
-/// Splits bytes at the first of a byte.
-trait SplitOnce {
-    fn split_once_at(&self, byte: u8) -> Option<(&[u8], &[u8])>;
-}
-
-impl SplitOnce for [u8] {
-    fn split_once_at(&self, byte: u8) -> Option<(&[u8], &[u8])> {
-        let at = memchr::memchr(byte, self)?;
-        Some((&self[..at], &self[at + 1..]))
     }
 }

@@ -29,6 +29,7 @@ mod rehearsal;
 mod reload;
 mod routing;
 mod selftest;
+mod split;
 mod systemd;
 mod timeouts;
 mod tls;

@@ -75,7 +75,12 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nuse = [\"x\"]", &["there is no policy `x`"]),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauth = \"idp\"", &["`auth` is not available in this version"]),
-    ("[[route]]\nmatch = \"/\"\nsplit = { a = 1 }", &["`split` is not available in this version"]),
+    ("[[route]]\nmatch = \"/\"\nsplit = { oo = 1 }", &["there is no upstream `oo`", "did you mean `o`?", "^"]),
+    ("[[route]]\nmatch = \"/\"\nsplit = { o = 0 }", &["no upstream has a weight"]),
+    ("[[route]]\nmatch = \"/\"\nsplit = { o = 1000001 }", &["cannot be told apart"]),
+    ("[[route]]\nmatch = \"/\"\nsplit = { o = 1 }\nupstream = \"o\"", &["more than one destination"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nsticky = \"client\"", &["`sticky` says nothing without a `split`"]),
+    ("[[route]]\nmatch = \"/\"\nsplit = { o = 1 }\nsticky = \"cookie:\"", &["not the name of a cookie"]),
     (
         "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nreponse = {}",
         &["`reponse` is not known here", "did you mean `response`?"],

@@ -137,9 +137,7 @@ impl<C: Client> Exchange<'_, C> {
             if !forward::answered(&self.request.method, self.status.is_none(), &head, ctx) {
                 return Err(Broken::Again);
             }
-            if let (Some(route), Some(facts)) = (&ctx.route, &ctx.facts) {
-                route.chain.response(&mut head, self.request, facts);
-            }
+            ctx.shape_answer(&mut head, self.request);
             self.begin(head, body).map_err(|_| Broken::Client(Fault::Gone))?;
             return C::relay(self, server, ctx).await;
         }

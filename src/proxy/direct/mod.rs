@@ -132,7 +132,7 @@ impl Direct {
     ) -> Option<bool> {
         ctx.facts = Some(admit::gather(client.connection().clone(), request));
         let mut verdict = admit::route(request, &mut ctx);
-        if ctx.pool().is_some_and(|pool| !pool.is_plain_h1()) {
+        if ctx.pools().any(|pool| !pool.is_plain_h1()) {
             return None;
         }
         if verdict.is_ok() {
