@@ -28,7 +28,7 @@ fn the_manual_and_the_completions_know_every_command() {
     let dir = tempfile::tempdir().unwrap();
     output(Command::new(manual()).arg(dir.path()));
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    for command in ["run", "reload", "upgrade", "check", "demo"] {
+    for command in ["run", "reload", "upgrade", "check", "test", "explain", "demo"] {
         assert!(read("man/portcullis.1").contains(&format!("portcullis\\-{command}(1)")), "{command}");
         assert!(read(&format!("man/portcullis-{command}.1")).contains(".SH SYNOPSIS"));
         for completions in ["portcullis.bash", "_portcullis", "portcullis.fish"] {
