@@ -52,6 +52,9 @@ const LAST_REQUEST: Duration = Duration::from_secs(2);
 /// Runs the gateway with the configuration of a file until a signal ends it. It takes over from the process that started
 /// it for that, or from one that hands over if it is to be `awaited`.
 pub(super) fn run(file: &Path, awaited: bool) -> Result<(), String> {
+    if upgrade::is_starter() {
+        return upgrade::start_orphan(file);
+    }
     // Before there are threads: the environment is changed.
     let systemd = Inherited::from_systemd().map_err(|error| format!("error: what systemd hands over: {error}"))?;
     let mut predecessor = Predecessor::parent();
@@ -198,7 +201,13 @@ impl Started {
                 let running = self.running.clone();
                 self.background.spawn_blocking(move || match predecessor.wait() {
                     Ok(()) => running.take_charge().unwrap_or_else(|why| log::error!("{why}")),
-                    Err(why) => drop(running.end.send(End::Refused(why))),
+                    Err(why) => {
+                        let _ = running.end.send(End::Refused(why));
+                        // The predecessor waits for the end of the channel as the end of this process.
+                        loop {
+                            std::thread::park();
+                        }
+                    }
                 });
             }
         }

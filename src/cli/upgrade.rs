@@ -9,6 +9,7 @@
 //! `SIGQUIT` does it with a process that was started by somebody else, by `portcullis run --upgrade`.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -32,8 +33,10 @@ pub(super) const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// How long one message may take.
 const MESSAGE: Duration = Duration::from_secs(10);
 
-/// Tells a process that its standard input is the channel to the one that it is to replace.
+/// Tells a process that its standard input is the channel to the one that it, or its child, is to replace.
 const TAKE_OVER: &str = "PORTCULLIS_TAKE_OVER";
+const AS_STARTER: &str = "starter";
+const AS_CHILD: &str = "child";
 /// Where a process that was started to take over waits, in the state directory.
 const SOCKET: &str = "upgrade.sock";
 
@@ -57,12 +60,15 @@ impl Running {
             let child = Command::new(&self.binary)
                 .args(["run", "--config"])
                 .arg(file)
-                .env(TAKE_OVER, "1")
+                .env(TAKE_OVER, AS_STARTER)
                 .env_remove("WATCHDOG_PID")
                 .env_remove("LISTEN_FDNAMES")
                 .stdin(Stdio::from(end))
                 .spawn();
-            child.map_err(|error| format!("error: cannot start {}: {error}", self.binary.display()))
+            match child {
+                Ok(child) => Ok(Starter(Some(child))),
+                Err(error) => Err(format!("error: cannot start {}: {error}", self.binary.display())),
+            }
         };
         self.replace_process(&channel, start)
     }
@@ -79,14 +85,13 @@ impl Running {
         let channel = Channel::connect(&path).map_err(|error| {
             format!("error: no process waits at {} (`portcullis run --upgrade`): {error}", path.display())
         })?;
-        let pid = channel.peer().map_err(|error| format!("error: nobody is at {}: {error}", path.display()))?;
-        self.replace_process(&channel, || Ok(Stranger(pid)))
+        self.replace_process(&channel, || Ok(Starter(None)))
     }
 
-    fn replace_process<S: Successor>(
+    fn replace_process(
         &self,
         channel: &Channel,
-        start: impl FnOnce() -> Result<S, String>,
+        start: impl FnOnce() -> Result<Starter, String>,
     ) -> Result<Receipt, String> {
         let began = Instant::now();
         // What is given must not change under the successor's hands.
@@ -94,12 +99,11 @@ impl Running {
         if self.has_left.load(Ordering::Relaxed) {
             return Err("error: another process has already taken over".to_owned());
         }
-        let mut successor = start()?;
-        match self.see_through(channel, &mut successor) {
-            Ok(()) => {
+        let mut starter = start()?;
+        match self.see_through(channel, &mut starter) {
+            Ok(pid) => {
                 self.has_left.store(true, Ordering::Relaxed);
                 drop(state);
-                let pid = successor.pid();
                 log::info!("the process {pid} has taken over");
                 // Before this is answered: who asks next asks the successor.
                 self.server.stop(self.grace, self.grace);
@@ -111,55 +115,61 @@ impl Running {
             }
             Err(why) => {
                 let _ = channel.send(&Message::Failed(why.clone()), &[]);
-                successor.end();
+                starter.end();
+                until_closed(channel);
                 log::error!("no other process takes over, this one goes on: {why}");
                 Err(why)
             }
         }
     }
 
-    fn see_through(&self, channel: &Channel, successor: &mut impl Successor) -> Result<(), String> {
+    /// Gives the number of the process that has taken over.
+    fn see_through(&self, channel: &Channel, starter: &mut Starter) -> Result<u32, String> {
         let broken = |error| format!("error: the new process cannot be talked to: {error}");
-        self.give(channel).map_err(|error| successor.fate().unwrap_or_else(|| broken(error)))?;
+        self.give(channel).map_err(|error| starter.fate().unwrap_or_else(|| broken(error)))?;
         let until = Instant::now() + PATIENCE;
-        loop {
+        let pid = loop {
             match channel.receive(GLANCE) {
-                Ok((Message::Ready, _)) => break,
+                Ok((Message::Ready(pid), _)) => break pid,
                 Ok((Message::Failed(why), _)) => return Err(why),
                 Ok((other, _)) => return Err(format!("error: the new process says {other:?}")),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(successor.fate().unwrap_or_else(|| broken(error))),
+                Err(error) => return Err(starter.fate().unwrap_or_else(|| broken(error))),
             }
             if Instant::now() > until {
                 return Err(format!("error: the new process was not ready within {PATIENCE:?}"));
             }
-            self.look_after(successor)?;
-        }
+            self.look_after(starter)?;
+        };
         let until = Instant::now() + SETTLING;
         while Instant::now() < until {
             match channel.receive(GLANCE) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(successor.fate().unwrap_or_else(|| broken(error))),
+                Err(error) => return Err(starter.fate().unwrap_or_else(|| broken(error))),
                 Ok((other, _)) => return Err(format!("error: the new process says {other:?}")),
             }
-            self.look_after(successor)?;
+            self.look_after(starter)?;
         }
         // From here on the successor asks CAs, and has something to say to systemd.
         self.acme.stop();
-        notify::main_process(successor.pid());
-        channel.send(&Message::Go, &[]).map_err(|error| {
-            notify::main_process(std::process::id());
-            self.acme.start(&self.runtime, &self.metrics);
-            broken(error)
-        })
+        starter.end();
+        notify::main_process(pid);
+        match channel.send(&Message::Go, &[]) {
+            Ok(()) => Ok(pid),
+            Err(error) => {
+                notify::main_process(std::process::id());
+                self.acme.start(&self.runtime, &self.metrics);
+                Err(broken(error))
+            }
+        }
     }
 
     /// Whether the upgrade can still go on.
-    fn look_after(&self, successor: &mut impl Successor) -> Result<(), String> {
+    fn look_after(&self, starter: &mut Starter) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("error: the gateway is being stopped".to_owned());
         }
-        successor.ended().map_or(Ok(()), Err)
+        starter.ended().map_or(Ok(()), Err)
     }
 
     fn give(&self, channel: &Channel) -> std::io::Result<()> {
@@ -174,12 +184,28 @@ impl Running {
     }
 }
 
-/// The process that is to take over.
-trait Successor {
-    /// Its number.
-    fn pid(&self) -> u32;
-    /// Why it is no longer there, if so.
-    fn ended(&mut self) -> Option<String>;
+/// Waits until the other process is no more, so that it takes no connection after this.
+fn until_closed(channel: &Channel) {
+    let until = Instant::now() + MESSAGE;
+    while Instant::now() < until {
+        match channel.receive(GLANCE) {
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return,
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// The process that was started for the one that is to take over, or nothing where somebody else started it. That one
+/// ends by itself when it is told that it failed.
+struct Starter(Option<Child>);
+
+impl Starter {
+    /// Why the new process is no longer there, if so.
+    fn ended(&mut self) -> Option<String> {
+        let status = self.0.as_mut()?.try_wait().ok().flatten()?;
+        Some(format!("error: the new process ended ({status}); what it said is in the log"))
+    }
+
     /// The same, of one that has closed its end of the channel and may just be ending.
     fn fate(&mut self) -> Option<String> {
         (0..20).find_map(|_| {
@@ -188,39 +214,34 @@ trait Successor {
         })
     }
 
-    /// Ends it.
-    fn end(self);
-}
-
-impl Successor for Child {
-    fn pid(&self) -> u32 {
-        self.id()
-    }
-
-    fn ended(&mut self) -> Option<String> {
-        let status = self.try_wait().ok().flatten()?;
-        Some(format!("error: the new process ended ({status}); what it said is in the log"))
-    }
-
-    fn end(mut self) {
-        let _ = self.kill();
-        let _ = self.wait();
+    fn end(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
-/// A process that was started by somebody else, and that ends by itself when it is told that it failed.
-struct Stranger(u32);
-
-impl Successor for Stranger {
-    fn pid(&self) -> u32 {
-        self.0
+/// Starts the process that is to take over and says with its own end how that one ended. Once this one is ended instead,
+/// the other has no parent but the first process of the system: systemd waits only for processes that are its own.
+pub(super) fn start_orphan(file: &Path) -> Result<(), String> {
+    let started = std::env::current_exe().and_then(|binary| {
+        Command::new(binary)
+            .args(["run", "--config"])
+            .arg(file)
+            .env(TAKE_OVER, AS_CHILD)
+            .stdin(Stdio::inherit())
+            .status()
+    });
+    match started {
+        Ok(status) => std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))),
+        Err(error) => Err(format!("error: cannot start: {error}")),
     }
+}
 
-    fn ended(&mut self) -> Option<String> {
-        None
-    }
-
-    fn end(self) {}
+/// Whether this process is to do that.
+pub(super) fn is_starter() -> bool {
+    std::env::var_os(TAKE_OVER).is_some_and(|value| value == AS_STARTER)
 }
 
 /// The process that this one is to replace.
@@ -229,7 +250,7 @@ pub(super) struct Predecessor(Channel);
 impl Predecessor {
     /// The process that started this one, if it did so to be replaced.
     pub(super) fn parent() -> Option<Self> {
-        std::env::var_os(TAKE_OVER)?;
+        std::env::var_os(TAKE_OVER).filter(|value| value == AS_CHILD)?;
         let end = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
         // So that nothing keeps the channel open.
         let null = std::fs::File::open("/dev/null").ok()?;
@@ -264,7 +285,9 @@ impl Predecessor {
 
     /// Says that this process takes connections.
     pub(super) fn ready(&self) -> Result<(), String> {
-        self.0.send(&Message::Ready, &[]).map_err(|error| format!("error: the predecessor has gone: {error}"))
+        self.0
+            .send(&Message::Ready(std::process::id()), &[])
+            .map_err(|error| format!("error: the predecessor has gone: {error}"))
     }
 
     /// Says why this process cannot take over.
@@ -276,7 +299,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// The predecessor goes on, for this reason.
-    pub(super) fn wait(self) -> Result<(), String> {
+    pub(super) fn wait(&self) -> Result<(), String> {
         loop {
             match self.0.receive(PATIENCE) {
                 Ok((Message::Failed(why), _)) => return Err(why),

@@ -116,8 +116,8 @@ pub enum Message {
     StateDirectory,
     /// There is nothing more to give.
     Given,
-    /// The successor takes connections.
-    Ready,
+    /// The successor, which has this number, takes connections.
+    Ready(u32),
     /// The successor cannot, for this reason.
     Failed(String),
     /// The successor is the gateway from now on.
@@ -160,12 +160,6 @@ impl Channel {
         let accepted = rustix::net::accept_with(&socket, SocketFlags::CLOEXEC);
         let _ = std::fs::remove_file(path);
         Ok(Self(accepted?))
-    }
-
-    /// The process at the other end of a channel that was asked for.
-    pub fn peer(&self) -> io::Result<u32> {
-        let pid = rustix::net::sockopt::socket_peercred(&self.0)?.pid;
-        Ok(pid.as_raw_nonzero().get().unsigned_abs())
     }
 
     /// Gives the sockets of a server.
