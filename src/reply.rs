@@ -52,6 +52,8 @@ macro_rules! problems {
 problems! {
     /// 400: the request cannot be understood, or can be understood in two ways.
     bad_request = BAD_REQUEST, "bad-request", "The request is malformed";
+    /// 403: a policy does not allow it.
+    forbidden = FORBIDDEN, "forbidden", "The request is not allowed";
     /// 404: no route matches.
     no_route = NOT_FOUND, "no-route", "No route matches the request";
     /// 405: the path exists, but not with this method.

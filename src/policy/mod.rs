@@ -94,19 +94,20 @@ macro_rules! policies {
     };
 }
 
+mod access;
 mod edits;
 mod request;
 mod response;
 
 // THE TABLE: key => step(policy), in the order in which they run.
 policies! {
+    access => Access(access::Access),
     request => Request(request::Request),
     response => Response(response::Response),
 }
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
 pub const RESERVED: &[&str] = &[
-    "access",
     "auth",
     "authorize",
     "cache",

@@ -11,7 +11,7 @@ pub mod template;
 mod timespan;
 
 pub use captures::Captures;
-pub use cidr::Cidr;
+pub use cidr::{Cidr, Cidrs};
 pub use secret::{Secret, SecretError, SecretText};
 pub use size::Size;
 pub use stamp::Stamp;

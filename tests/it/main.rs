@@ -9,6 +9,7 @@
 )]
 mod harness;
 
+mod access;
 mod acme;
 mod admin;
 mod adversity;

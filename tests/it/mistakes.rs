@@ -107,6 +107,13 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrequest = { path = \"x\" }", &["a path begins with `/`"]),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrequest = { host = \"a b\" }", &["is not a host"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = { allow = [\"10.0.0.1/8\"] }",
+        &["bits set outside its prefix", "10.0.0.0/8"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = { allow = [] }", &["nobody could be let in", ":8:20"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = {}", &["give it `allow` or `deny`"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = { alow = [] }", &["did you mean `allow`?"]),
     ("[[route]]\nmatch = \"/\"\nrespond = { status = 99 }", &["a number from 200 to 599"]),
     ("[[route]]\nmatch = \"/\"\nrespond = { status = \"200\" }", &["from 0 to 65535, found the text"]),
     ("[[route]]\nmatch = \"/\"\nredirect = { to = \"/x\", status = 200 }", &["a redirect has the status 301"]),
