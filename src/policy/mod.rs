@@ -20,6 +20,9 @@ pub trait Policy: Sized + Send + Sync + 'static {
     /// The value of the policy's key in the file.
     type Config: DeserializeOwned;
 
+    /// Whether the policy answers preflight requests (CORS), so that they are its route's.
+    const ANSWERS_PREFLIGHTS: bool = false;
+
     /// `None` after reporting to `build` what is wrong, and where.
     fn compile(config: Self::Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self>;
 
@@ -73,6 +76,12 @@ macro_rules! policies {
                 }
             }
 
+            fn answers_preflights(&self) -> bool {
+                match self {
+                    $(Self::$variant(_) => <$policy as Policy>::ANSWERS_PREFLIGHTS,)*
+                }
+            }
+
             async fn request(&self, request: &mut RequestHeader, facts: &mut Facts) -> Verdict {
                 match self {
                     $(Self::$variant(policy) => policy.request(request, facts).await,)*
@@ -95,16 +104,20 @@ macro_rules! policies {
 }
 
 mod access;
+mod cors;
 mod edits;
 mod request;
 mod response;
 
 // THE TABLE: key => step(policy), in the order in which they run.
 policies! {
+    cors => Cors(cors::Cors),
     access => Access(access::Access),
     request => Request(request::Request),
     response => Response(response::Response),
 }
+
+pub use cors::preflight;
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
 pub const RESERVED: &[&str] = &[
@@ -113,7 +126,6 @@ pub const RESERVED: &[&str] = &[
     "cache",
     "compress",
     "concurrency",
-    "cors",
     "mirror",
     "quota",
     "rate_limit",
@@ -127,6 +139,7 @@ pub const RESERVED: &[&str] = &[
 #[derive(Default)]
 pub struct Chain {
     steps: Vec<Step>,
+    answers_preflights: bool,
 }
 
 impl Chain {
@@ -142,7 +155,13 @@ impl Chain {
                 None => whole = false,
             }
         }
-        whole.then_some(Self { steps })
+        let answers_preflights = steps.iter().any(Step::answers_preflights);
+        whole.then_some(Self { steps, answers_preflights })
+    }
+
+    /// Whether preflight requests (CORS) for the route's requests are answered by one of its policies.
+    pub fn answers_preflights(&self) -> bool {
+        self.answers_preflights
     }
 
     /// Runs the request through the policies until one stops it; says which.

@@ -15,6 +15,7 @@ mod admin;
 mod adversity;
 mod architecture;
 mod balancing;
+mod cors;
 mod direct;
 mod docs;
 mod headers;

@@ -114,6 +114,36 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = { allow = [] }", &["nobody could be let in", ":8:20"]),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = {}", &["give it `allow` or `deny`"]),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = { alow = [] }", &["did you mean `allow`?"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = \"*\", credentials = true }",
+        &["every page could use its visitors' credentials", "name the origins"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = {}", &["`origins` is missing here"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = [] }", &["no page could use the route"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = [\"*\"] }",
+        &["write origins = \"*\" for all of them"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = [\"app.example.com\", \"https://a.test/\", \"https://a.test:443\", \"null\", \"https://a.*.test\"] }",
+        &[
+            "`app.example.com` is not an origin",
+            "write \"https://a.test\"",
+            "browsers leave `:443` out",
+            "sandboxed pages",
+            "`https://a.*.test` is not an origin",
+            "5 errors",
+        ],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = \"*\", methods = [\"get\"], headers = [\"a b\"], expose = [\"*\"] }",
+        &[
+            "`get` is not the name of a method",
+            "`a b` is not the name of a header field",
+            "a list of names, without `*`",
+        ],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origin = \"*\" }", &["did you mean `origins`?"]),
     ("[[route]]\nmatch = \"/\"\nrespond = { status = 99 }", &["a number from 200 to 599"]),
     ("[[route]]\nmatch = \"/\"\nrespond = { status = \"200\" }", &["from 0 to 65535, found the text"]),
     ("[[route]]\nmatch = \"/\"\nredirect = { to = \"/x\", status = 200 }", &["a redirect has the status 301"]),
