@@ -66,6 +66,8 @@ problems! {
     expectation_failed = EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met";
     /// 421: the request came by a connection that is not for its host.
     misdirected = MISDIRECTED_REQUEST, "misdirected-request", "The request came by the wrong connection";
+    /// 429: a limit is used up.
+    too_many_requests = TOO_MANY_REQUESTS, "too-many-requests", "Too many requests";
     /// 431: the head is larger than allowed.
     head_too_large = REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", "The request head is too large";
     /// 500: the gateway is at fault.

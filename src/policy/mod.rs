@@ -44,9 +44,17 @@ pub trait Policy: Sized + Send + Sync + 'static {
 pub type Verdict = Result<(), Reply>;
 
 /// What a policy can know of its route when it is compiled.
+#[derive(Clone, Copy)]
 pub struct Scope<'r> {
     /// The names of the captures of the route's path, by position.
     pub captures: &'r [Box<str>],
+    /// The route's name.
+    pub route: &'r str,
+    /// The names of the layers that its policies are merged from: `route`, `policy.NAME`, `defaults`.
+    pub layers: &'r [&'r str],
+    /// Where the policy at hand is written: a bundle, the defaults, or the route itself. What is merged from several
+    /// layers is the route's.
+    pub owner: &'r str,
 }
 
 macro_rules! policies {
@@ -104,8 +112,10 @@ macro_rules! policies {
 }
 
 mod access;
+mod by;
 mod cors;
 mod edits;
+mod rate_limit;
 mod request;
 mod response;
 
@@ -113,11 +123,13 @@ mod response;
 policies! {
     cors => Cors(cors::Cors),
     access => Access(access::Access),
+    rate_limit => RateLimit(rate_limit::RateLimit),
     request => Request(request::Request),
     response => Response(response::Response),
 }
 
 pub use cors::preflight;
+pub use rate_limit::{Decision, Gcra, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
 pub const RESERVED: &[&str] = &[
@@ -128,7 +140,6 @@ pub const RESERVED: &[&str] = &[
     "concurrency",
     "mirror",
     "quota",
-    "rate_limit",
     "retry",
     "timeout",
     "validate",
@@ -150,7 +161,9 @@ impl Chain {
         let mut whole = true;
         for key in KEYS {
             let Some(node) = effective(key, layers) else { continue };
-            match build.within_detached(&node, |build| Step::compile(key, scope, build)) {
+            let owner = owner(key, layers, scope);
+            let scope = Scope { owner: &owner, ..*scope };
+            match build.within_detached(&node, |build| Step::compile(key, &scope, build)) {
                 Some(step) => steps.push(step),
                 None => whole = false,
             }
@@ -202,4 +215,18 @@ pub fn effective(key: &str, layers: &[&Node]) -> Option<Node> {
         });
     }
     merged
+}
+
+/// Where the value of a policy's key is written: see [`Scope::owner`].
+fn owner(key: &str, layers: &[&Node], scope: &Scope<'_>) -> String {
+    let written = layers.iter().enumerate().filter_map(|(i, layer)| Some((i, layer.get(key)?)));
+    let mut written = written.take_while(|(_, node)| node.value != Value::Boolean(false));
+    let nearest = written.next();
+    // Only tables are merged.
+    let merged =
+        nearest.is_some_and(|(_, node)| node.table().is_some()) && written.any(|(_, node)| node.table().is_some());
+    match nearest.and_then(|(i, _)| scope.layers.get(i)) {
+        Some(layer) if !merged && *layer != "route" => (*layer).to_owned(),
+        _ => format!("route {}", scope.route),
+    }
 }

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
+use smallvec::SmallVec;
 
 use super::Ctx;
 use super::forwarded::X_REQUEST_ID;
@@ -58,6 +59,9 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
         attempts: 0,
         first_byte: None,
         entered: 0,
+        allowances: SmallVec::new(),
+        shadowed: None,
+        rehearsal: false,
         stopped_by: None,
         cause: None,
         grpc,

@@ -62,6 +62,7 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
         request_id: facts.id.to_str().unwrap_or(""),
         tls: facts.connection.tls.as_ref().map_or("", |tls| tls.version),
         stopped_by: facts.stopped_by.unwrap_or(""),
+        shadowed: facts.shadowed.unwrap_or(""),
         refused: "",
         cause,
         headers: Some(&request.headers),

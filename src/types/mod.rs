@@ -4,6 +4,8 @@ mod captures;
 mod cidr;
 pub mod file;
 pub mod path;
+mod rate;
+mod reserved;
 mod secret;
 mod size;
 mod stamp;
@@ -12,6 +14,8 @@ mod timespan;
 
 pub use captures::Captures;
 pub use cidr::{Cidr, Cidrs};
+pub use rate::Rate;
+pub use reserved::Reserved;
 pub use secret::{Secret, SecretError, SecretText};
 pub use size::Size;
 pub use stamp::Stamp;

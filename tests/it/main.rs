@@ -21,6 +21,7 @@ mod docs;
 mod headers;
 mod hostile;
 mod http2;
+mod limits;
 mod listeners;
 mod logs;
 mod metrics;
