@@ -175,6 +175,8 @@ pub struct Facts {
     pub entered: usize,
     /// What the request's limits have left for whom they count, as far as clients are told.
     pub allowances: SmallVec<[Allowance; 2]>,
+    /// The place that the request takes among those under way, given back when it ends.
+    pub place: Option<Place>,
     /// The policy that would have stopped the request, were it not in a shadow.
     pub shadowed: Option<&'static str>,
     /// Whether nobody asks, and the request is only talked about: nothing may be counted or taken.
@@ -198,6 +200,37 @@ pub struct Allowance {
     pub remaining: u64,
     /// In how many seconds it is untouched again, or a request that it refused would go through.
     pub reset: u64,
+}
+
+/// A place that a request takes until it ends, however it ends: dropping it gives it back.
+pub struct Place {
+    of: Arc<dyn Taker>,
+    key: u64,
+}
+
+/// Who takes places back.
+pub trait Taker: Send + Sync {
+    /// A place of this key is free again.
+    fn give_back(self: Arc<Self>, key: u64);
+}
+
+impl Place {
+    /// One of the places of a key.
+    pub fn new(of: Arc<dyn Taker>, key: u64) -> Self {
+        Self { of, key }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.of.clone().give_back(self.key);
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Place")
+    }
 }
 
 /// Who asks, as a policy has found out: what everything after it knows of the caller.
@@ -238,6 +271,7 @@ impl Facts {
             first_byte: None,
             entered: 0,
             allowances: SmallVec::new(),
+            place: None,
             shadowed: None,
             rehearsal: false,
             stopped_by: None,

@@ -42,6 +42,11 @@ impl By {
         Self(vec![part])
     }
 
+    /// Whether it tells callers apart.
+    pub fn is_per_caller(&self) -> bool {
+        self.0.iter().any(|part| *part != Part::Route)
+    }
+
     /// The key of a request.
     pub fn key(&self, secret: &RandomState, ipv6_prefix: u8, request: &RequestHeader, facts: &Facts) -> u64 {
         let mut hash = secret.build_hasher();

@@ -113,6 +113,7 @@ macro_rules! policies {
 
 mod access;
 mod by;
+mod concurrency;
 mod cors;
 mod edits;
 mod rate_limit;
@@ -124,6 +125,7 @@ policies! {
     cors => Cors(cors::Cors),
     access => Access(access::Access),
     rate_limit => RateLimit(rate_limit::RateLimit),
+    concurrency => Concurrency(concurrency::Concurrency),
     request => Request(request::Request),
     response => Response(response::Response),
 }
@@ -132,19 +134,8 @@ pub use cors::preflight;
 pub use rate_limit::{Decision, Gcra, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
-pub const RESERVED: &[&str] = &[
-    "auth",
-    "authorize",
-    "cache",
-    "compress",
-    "concurrency",
-    "mirror",
-    "quota",
-    "retry",
-    "timeout",
-    "validate",
-    "view",
-];
+pub const RESERVED: &[&str] =
+    &["auth", "authorize", "cache", "compress", "mirror", "quota", "retry", "timeout", "validate", "view"];
 
 /// The policies of one route, compiled.
 #[derive(Default)]

@@ -60,6 +60,7 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
         first_byte: None,
         entered: 0,
         allowances: SmallVec::new(),
+        place: None,
         shadowed: None,
         rehearsal: false,
         stopped_by: None,

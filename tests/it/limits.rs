@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Builder, Gateway, Origin, Request, gateway};
+use crate::harness::{Answer, Builder, Gateway, H2Answer, H2Origin, Origin, Request, answer, eventually, gateway};
 
 /// A listener that believes whom requests say they are of.
 const TRUSTING: &str = "[listen.public]\naddress = \"127.0.0.1:0\"\n\
@@ -151,4 +151,119 @@ fn what_is_only_talked_about_does_not_count() {
     gw.rewrite(file);
     gw.reload().expect(200);
     gw.get("/").send().expect(429);
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// One place, in front of a server that is asked socket to socket, of one that Pingora asks, and of one behind a queue.
+fn one_at_a_time(h1: &Origin, h2: &H2Origin) -> Gateway {
+    limited(
+        r#"
+        [upstream]
+        short = ["@short"]
+        long  = { servers = ["@long"], protocol = "h2c" }
+        [[route]]
+        match       = "/short/**"
+        concurrency = { max = 1 }
+        upstream    = "short"
+        [[route]]
+        match       = "/long/**"
+        concurrency = { max = 1 }
+        upstream    = "long"
+        [[route]]
+        match       = "/queued/**"
+        concurrency = { max = 1, queue = { size = 1, wait = "30s" } }
+        upstream    = "short"
+        [[route]]
+        match       = "/client/**"
+        concurrency = { max = 1, by = "client", queue = { size = 1, wait = "50ms" } }
+        upstream    = "short"
+        "#,
+    )
+    .origin("short", h1)
+    .set("long", h2.address().to_string())
+    .start()
+}
+
+fn origins() -> (Origin, H2Origin) {
+    let short = Origin::answering(|request| match request.target.rsplit('/').next().unwrap_or("") {
+        "hold" => Answer::never(),
+        "fail" => Answer::hang_up(),
+        "rest" => answer(200).body("0123456789").resting(5, LONG),
+        "socket" => Answer::websocket_echo(),
+        _ => answer(200).body("ok"),
+    });
+    let long = H2Origin::plain(|request| match request.target.rsplit('/').next().unwrap_or("") {
+        "hold" => H2Answer::new(200).after(LONG),
+        _ => H2Answer::new(200).body("ok"),
+    });
+    (short, long)
+}
+
+#[test]
+fn a_place_is_free_again_however_the_request_ends() {
+    let (short, long) = origins();
+    let gw = one_at_a_time(&short, &long);
+    let seen = |way: &str, path: &str| match way {
+        "short" => short.requests_for(path).len(),
+        _ => long.requests().iter().filter(|request| request.target == path).count(),
+    };
+    for (way, endings) in [("short", &["hold", "rest", "socket"][..]), ("long", &["hold"])] {
+        let path = |end: &str| format!("/{way}/{end}");
+        let is_free = || eventually("the place is free", || (gw.get(&path("x")).send().status == 200).then_some(()));
+        for _ in 0..3 {
+            gw.get(&path("x")).send().expect(200);
+        }
+        if way == "short" {
+            gw.get(&path("fail")).send().expect(502);
+            gw.get(&path("x")).send().expect(200);
+        }
+        for end in endings {
+            let mut client = gw.connect();
+            let upgrade = if *end == "socket" { "Connection: Upgrade\r\nUpgrade: websocket\r\n" } else { "" };
+            client.send_raw(format!("GET {} HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n", path(end)));
+            eventually("the origin is asked", || (seen(way, &path(end)) == 1).then_some(()));
+            let refused = gw.get(&path("x")).send().expect(503).problem("busy");
+            assert_eq!(refused.header("retry-after"), "1");
+            drop(client);
+            is_free();
+        }
+        let mut h2 = gw.h2c();
+        let mut call = h2.get(&path("hold")).open();
+        call.finish();
+        eventually("the origin is asked", || (seen(way, &path("hold")) == 2).then_some(()));
+        gw.get(&path("x")).send().expect(503);
+        drop(call);
+        drop(h2);
+        is_free();
+    }
+    let line = gw.logged("the refusal", |line| line["status"] == 503);
+    assert_eq!(line["stopped_by"], "concurrency");
+}
+
+#[test]
+fn who_finds_no_place_waits_or_is_refused() {
+    let (short, long) = origins();
+    let gw = one_at_a_time(&short, &long);
+    let hold = |path: &str| {
+        let mut client = gw.connect();
+        client.send_raw(format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"));
+        eventually("the origin is asked", || (!short.requests_for(path).is_empty()).then_some(()));
+        client
+    };
+    let holder = hold("/queued/hold");
+    let mut statuses: Vec<u16> = std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..2).map(|_| scope.spawn(|| gw.get("/queued/x").send().status)).collect();
+        gw.logged("one is refused, for the other has the place in the queue", |line| line["status"] == 503);
+        drop(holder);
+        waiting.into_iter().map(|waiting| waiting.join().unwrap()).collect()
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503]);
+
+    let _holder = hold("/client/hold");
+    by(&gw, "/client/x", "192.0.2.2").send().expect(200);
+    by(&gw, "/client/x", "192.0.2.1").send().expect(429).problem("too-many-requests");
+    let line = gw.logged("who waited", |line| line["status"] == 429);
+    assert!(line["duration_ms"].as_f64().unwrap() >= 50.0, "{line}");
 }

@@ -189,6 +189,20 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", store = \"redis\", store_down = \"local\" }",
         &["not available in this version", "2 errors"],
     ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = {}", &["`max` is missing here"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = { max = 0 }", &["nobody could be served", ":8:23"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = { max = 1, queue = { size = 0, wait = \"2m\" } }",
+        &["leave `queue` out", "waits for at most 1m", "2 errors"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = { max = 1, queue = { size = 1 } }",
+        &["`wait` is missing here"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = { max = 1, by = \"me\", ipv6_prefix = 0 }",
+        &["cannot count by `me`"],
+    ),
     ("[[route]]\nmatch = \"/\"\nrespond = { status = 99 }", &["a number from 200 to 599"]),
     ("[[route]]\nmatch = \"/\"\nrespond = { status = \"200\" }", &["from 0 to 65535, found the text"]),
     ("[[route]]\nmatch = \"/\"\nredirect = { to = \"/x\", status = 200 }", &["a redirect has the status 301"]),
