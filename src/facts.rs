@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 use pingora_http::RequestHeader;
+use smallvec::SmallVec;
 
 use crate::deadline::Deadline;
 use crate::http01::Http01;
@@ -172,6 +173,14 @@ pub struct Facts {
     pub first_byte: Option<Duration>,
     /// How many of the route's steps saw the request, and so see the response.
     pub entered: usize,
+    /// What the request's limits have left for whom they count, as far as clients are told.
+    pub allowances: SmallVec<[Allowance; 2]>,
+    /// The place that the request takes among those under way, given back when it ends.
+    pub place: Option<Place>,
+    /// The policy that would have stopped the request, were it not in a shadow.
+    pub shadowed: Option<&'static str>,
+    /// Whether nobody asks, and the request is only talked about: nothing may be counted or taken.
+    pub rehearsal: bool,
     /// What answered instead of an upstream: a policy, or the kind of problem.
     pub stopped_by: Option<&'static str>,
     /// What went wrong, for the operator.
@@ -180,6 +189,48 @@ pub struct Facts {
     pub grpc: bool,
     /// Whether the response is known to be a stream of unknown length (WebSocket, events, gRPC).
     pub streaming: bool,
+}
+
+/// What one of a policy's limits has left.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// Which of them, in their order.
+    pub limit: usize,
+    /// How many more requests would go through at once.
+    pub remaining: u64,
+    /// In how many seconds it is untouched again, or a request that it refused would go through.
+    pub reset: u64,
+}
+
+/// A place that a request takes until it ends, however it ends: dropping it gives it back.
+pub struct Place {
+    of: Arc<dyn Taker>,
+    key: u64,
+}
+
+/// Who takes places back.
+pub trait Taker: Send + Sync {
+    /// A place of this key is free again.
+    fn give_back(self: Arc<Self>, key: u64);
+}
+
+impl Place {
+    /// One of the places of a key.
+    pub fn new(of: Arc<dyn Taker>, key: u64) -> Self {
+        Self { of, key }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.of.clone().give_back(self.key);
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Place")
+    }
 }
 
 /// Who asks, as a policy has found out: what everything after it knows of the caller.
@@ -194,6 +245,42 @@ pub struct Consumer {
 }
 
 impl Facts {
+    /// What is known of a request by this client, for tests of policies.
+    #[cfg(test)]
+    pub(crate) fn of_client(client: &str) -> Self {
+        let listener = Listener {
+            name: "test".into(),
+            client_ip: None,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            http2: true,
+            challenges: None,
+        };
+        Self {
+            connection: Arc::new(Connection::new(None, None, Arc::new(listener), None)),
+            client: client.parse().expect("a test gives an address"),
+            trusted: false,
+            consumer: None,
+            id: HeaderValue::from_static("id"),
+            started: Instant::now(),
+            captures: Captures::default(),
+            route: Some("a route".into()),
+            upstream: None,
+            server: None,
+            attempts: 0,
+            first_byte: None,
+            entered: 0,
+            allowances: SmallVec::new(),
+            place: None,
+            shadowed: None,
+            rehearsal: false,
+            stopped_by: None,
+            cause: None,
+            grpc: false,
+            streaming: false,
+        }
+    }
+
     /// The scheme that the client used: a trusted proxy in front is asked by the header, else the connection.
     pub fn scheme(&self, request: &RequestHeader) -> &'static str {
         if self.trusted {

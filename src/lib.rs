@@ -17,10 +17,11 @@
 //!
 //! # The import rule
 //!
-//! Modules import to the left only: `types`, `http1`, `http01`, `deadline` → `reply`, `telemetry` → `facts` → `keep` → `build` →
+//! Modules import to the left only: `types`, `http1`, `http01`, `deadline`, `clock` → `reply`, `telemetry` → `facts` → `keep` → `build` →
 //! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
 //! `tests/it/architecture.rs` holds it.
 
+pub mod clock;
 pub mod deadline;
 pub mod http01;
 pub mod http1;

@@ -52,6 +52,8 @@ macro_rules! problems {
 problems! {
     /// 400: the request cannot be understood, or can be understood in two ways.
     bad_request = BAD_REQUEST, "bad-request", "The request is malformed";
+    /// 403: a policy does not allow it.
+    forbidden = FORBIDDEN, "forbidden", "The request is not allowed";
     /// 404: no route matches.
     no_route = NOT_FOUND, "no-route", "No route matches the request";
     /// 405: the path exists, but not with this method.
@@ -64,6 +66,8 @@ problems! {
     expectation_failed = EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met";
     /// 421: the request came by a connection that is not for its host.
     misdirected = MISDIRECTED_REQUEST, "misdirected-request", "The request came by the wrong connection";
+    /// 429: a limit is used up.
+    too_many_requests = TOO_MANY_REQUESTS, "too-many-requests", "Too many requests";
     /// 431: the head is larger than allowed.
     head_too_large = REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", "The request head is too large";
     /// 500: the gateway is at fault.
@@ -74,6 +78,8 @@ problems! {
     bad_upstream = BAD_GATEWAY, "upstream-failed", "The upstream gave no valid answer";
     /// 503: no server of the upstream can take the request.
     no_upstream = SERVICE_UNAVAILABLE, "no-upstream", "No server can take the request now";
+    /// 503: as many requests are under way as may be.
+    busy = SERVICE_UNAVAILABLE, "busy", "Too many requests are under way";
     /// 503: the gateway has all the connections that it may have.
     overloaded = SERVICE_UNAVAILABLE, "overloaded", "The gateway is at its limit of connections";
     /// 504: the upstream took too long.

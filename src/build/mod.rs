@@ -83,11 +83,12 @@ impl<'t> Build<'t> {
     /// Works on a node that is not part of the tree, such as one merged from several tables.
     pub fn within_detached<T>(&mut self, node: &Node, work: impl FnOnce(&mut Build<'_>) -> T) -> T {
         let mut inner = Build::new(self.sources, node).over(self.previous);
+        inner.kept = std::mem::take(&mut self.kept);
         let result = work(&mut inner);
         self.found.append(&mut inner.found);
         self.hidden.append(&mut inner.hidden);
         self.files.append(&mut inner.files);
-        self.kept.append(&mut inner.kept);
+        self.kept = inner.kept;
         result
     }
 
@@ -199,14 +200,17 @@ impl<'t> Build<'t> {
         }
     }
 
-    /// A thing that has state: the one of this name in the configuration before, if it was made of the same, else a
-    /// new one. `None` after a report of why it cannot be made.
+    /// A thing that has state: the one of this name in this configuration or in the one before, if it was made of the
+    /// same, else a new one. `None` after a report of why it cannot be made.
     pub fn keep<T: Any + Send + Sync>(
         &mut self,
         name: &str,
         made_of: Fingerprint,
         make: impl FnOnce(&mut Self) -> Option<T>,
     ) -> Option<Arc<T>> {
+        if let Some(shared) = self.kept.find(name, &made_of) {
+            return Some(shared);
+        }
         let thing = match self.previous.and_then(|previous| previous.find(name, &made_of)) {
             Some(thing) => thing,
             None => Arc::new(make(self)?),

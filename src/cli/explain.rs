@@ -260,7 +260,8 @@ fn policies_of(node: &Node, captures: &[Box<str>], root: &Node, build: &mut Buil
     let layers = origin::layers(root, node);
     let nodes: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
     // To know what is secret: that is found out where it is used.
-    let _ = Chain::compile(&nodes, &Scope { captures }, build);
+    let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
+    let _ = Chain::compile(&nodes, &Scope { captures, route: "", layers: &names, owner: "" }, build);
     let mut shown = Vec::new();
     for key in policy::KEYS {
         let Some(nearest) = nodes.iter().find_map(|node| node.get(key)) else { continue };

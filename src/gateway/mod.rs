@@ -282,7 +282,9 @@ impl Routes<'_> {
         let name = self.name(&config, node, build);
         let captures: Vec<Box<str>> =
             spec.as_ref().map(|spec| spec.path.names().map(Box::from).collect()).unwrap_or_default();
-        let scope = Scope { captures: &captures };
+        let layers = origin::layers(self.root, node);
+        let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
+        let scope = Scope { captures: &captures, route: &name, layers: &names, owner: "" };
 
         for (i, bundle) in config.r#use.iter().enumerate() {
             if self.root.get("policy").and_then(|policies| policies.get(bundle)).is_none() {
@@ -291,7 +293,7 @@ impl Routes<'_> {
                 whole = false;
             }
         }
-        let layers: Vec<&Node> = origin::layers(self.root, node).into_iter().map(|layer| layer.node).collect();
+        let layers: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
         // Without its path a route's captures are not known: its policies would be reported for nothing.
         let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, build));
         let destination = self.destination(&config, &scope, build);

@@ -20,6 +20,9 @@ pub trait Policy: Sized + Send + Sync + 'static {
     /// The value of the policy's key in the file.
     type Config: DeserializeOwned;
 
+    /// Whether the policy answers preflight requests (CORS), so that they are its route's.
+    const ANSWERS_PREFLIGHTS: bool = false;
+
     /// `None` after reporting to `build` what is wrong, and where.
     fn compile(config: Self::Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self>;
 
@@ -41,9 +44,17 @@ pub trait Policy: Sized + Send + Sync + 'static {
 pub type Verdict = Result<(), Reply>;
 
 /// What a policy can know of its route when it is compiled.
+#[derive(Clone, Copy)]
 pub struct Scope<'r> {
     /// The names of the captures of the route's path, by position.
     pub captures: &'r [Box<str>],
+    /// The route's name.
+    pub route: &'r str,
+    /// The names of the layers that its policies are merged from: `route`, `policy.NAME`, `defaults`.
+    pub layers: &'r [&'r str],
+    /// Where the policy at hand is written: a bundle, the defaults, or the route itself. What is merged from several
+    /// layers is the route's.
+    pub owner: &'r str,
 }
 
 macro_rules! policies {
@@ -73,6 +84,12 @@ macro_rules! policies {
                 }
             }
 
+            fn answers_preflights(&self) -> bool {
+                match self {
+                    $(Self::$variant(_) => <$policy as Policy>::ANSWERS_PREFLIGHTS,)*
+                }
+            }
+
             async fn request(&self, request: &mut RequestHeader, facts: &mut Facts) -> Verdict {
                 match self {
                     $(Self::$variant(policy) => policy.request(request, facts).await,)*
@@ -94,38 +111,37 @@ macro_rules! policies {
     };
 }
 
+mod access;
+mod by;
+mod concurrency;
+mod cors;
 mod edits;
+mod rate_limit;
 mod request;
 mod response;
 
 // THE TABLE: key => step(policy), in the order in which they run.
 policies! {
+    cors => Cors(cors::Cors),
+    access => Access(access::Access),
+    rate_limit => RateLimit(rate_limit::RateLimit),
+    concurrency => Concurrency(concurrency::Concurrency),
     request => Request(request::Request),
     response => Response(response::Response),
 }
 
+pub use cors::preflight;
+pub use rate_limit::{Decision, Gcra, Table};
+
 /// Keys that are promised and not there yet: they are refused, never ignored.
-pub const RESERVED: &[&str] = &[
-    "access",
-    "auth",
-    "authorize",
-    "cache",
-    "compress",
-    "concurrency",
-    "cors",
-    "mirror",
-    "quota",
-    "rate_limit",
-    "retry",
-    "timeout",
-    "validate",
-    "view",
-];
+pub const RESERVED: &[&str] =
+    &["auth", "authorize", "cache", "compress", "mirror", "quota", "retry", "timeout", "validate", "view"];
 
 /// The policies of one route, compiled.
 #[derive(Default)]
 pub struct Chain {
     steps: Vec<Step>,
+    answers_preflights: bool,
 }
 
 impl Chain {
@@ -136,12 +152,20 @@ impl Chain {
         let mut whole = true;
         for key in KEYS {
             let Some(node) = effective(key, layers) else { continue };
-            match build.within_detached(&node, |build| Step::compile(key, scope, build)) {
+            let owner = owner(key, layers, scope);
+            let scope = Scope { owner: &owner, ..*scope };
+            match build.within_detached(&node, |build| Step::compile(key, &scope, build)) {
                 Some(step) => steps.push(step),
                 None => whole = false,
             }
         }
-        whole.then_some(Self { steps })
+        let answers_preflights = steps.iter().any(Step::answers_preflights);
+        whole.then_some(Self { steps, answers_preflights })
+    }
+
+    /// Whether preflight requests (CORS) for the route's requests are answered by one of its policies.
+    pub fn answers_preflights(&self) -> bool {
+        self.answers_preflights
     }
 
     /// Runs the request through the policies until one stops it; says which.
@@ -182,4 +206,18 @@ pub fn effective(key: &str, layers: &[&Node]) -> Option<Node> {
         });
     }
     merged
+}
+
+/// Where the value of a policy's key is written: see [`Scope::owner`].
+fn owner(key: &str, layers: &[&Node], scope: &Scope<'_>) -> String {
+    let written = layers.iter().enumerate().filter_map(|(i, layer)| Some((i, layer.get(key)?)));
+    let mut written = written.take_while(|(_, node)| node.value != Value::Boolean(false));
+    let nearest = written.next();
+    // Only tables are merged.
+    let merged =
+        nearest.is_some_and(|(_, node)| node.table().is_some()) && written.any(|(_, node)| node.table().is_some());
+    match nearest.and_then(|(i, _)| scope.layers.get(i)) {
+        Some(layer) if !merged && *layer != "route" => (*layer).to_owned(),
+        _ => format!("route {}", scope.route),
+    }
 }

@@ -10,14 +10,15 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
+use smallvec::SmallVec;
 
 use super::Ctx;
 use super::forwarded::X_REQUEST_ID;
 use crate::facts::{ClientIp, Connection, Facts, authority, host, new_request_id};
-use crate::gateway::Destination;
 use crate::gateway::matcher::{Found, RequestView};
+use crate::gateway::{Destination, Gateway};
 use crate::http1::is_authority;
-use crate::policy::Verdict;
+use crate::policy::{Verdict, preflight};
 use crate::reply::Reply;
 use crate::types::{Captures, path};
 
@@ -58,6 +59,10 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
         attempts: 0,
         first_byte: None,
         entered: 0,
+        allowances: SmallVec::new(),
+        place: None,
+        shadowed: None,
+        rehearsal: false,
         stopped_by: None,
         cause: None,
         grpc,
@@ -78,7 +83,9 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     join_cookies(request);
 
     let host = lower_host(request);
-    let route = match ctx.gateway.find(&view(request, &host, facts)) {
+    let view = view(request, &host, facts);
+    let found = announced(request, &view, &ctx.gateway).unwrap_or_else(|| ctx.gateway.find(&view));
+    let route = match found {
         Found::Route { index, captures } => {
             facts.captures = captures;
             ctx.gateway.route(index)
@@ -94,6 +101,14 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     facts.route = Some(route.name.clone());
     ctx.route = Some(route.clone());
     Ok(())
+}
+
+/// A preflight (CORS) goes to the route of the request that it announces, if that route answers preflights; else it is
+/// an OPTIONS like any other.
+fn announced(request: &RequestHeader, view: &RequestView<'_>, gateway: &Gateway) -> Option<Found> {
+    let method = &preflight(request)?;
+    let found = gateway.find(&RequestView { method, ..*view });
+    matches!(&found, Found::Route { index, .. } if gateway.route(*index).chain.answers_preflights()).then_some(found)
 }
 
 /// What of a request decides its route. `host` is its [`lower_host`].

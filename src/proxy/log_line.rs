@@ -31,10 +31,13 @@ pub(super) fn carried(session: &Session, error: Option<&Error>, ctx: &Ctx) -> Ca
     }
 }
 
-/// Writes the line, and lets go of the server.
+/// Writes the line, and lets go of the server and of the place among the requests under way.
 pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
     ctx.attempt = None;
     patience::end(ctx);
+    if let Some(facts) = &mut ctx.facts {
+        facts.place = None;
+    }
     let (Some(log), Some(facts)) = (&ctx.gateway.access_log, &ctx.facts) else { return };
     let explained = carried.broke || facts.stopped_by.is_some();
     let cause = facts.cause.as_deref().filter(|_| explained).unwrap_or("");
@@ -62,6 +65,7 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
         request_id: facts.id.to_str().unwrap_or(""),
         tls: facts.connection.tls.as_ref().map_or("", |tls| tls.version),
         stopped_by: facts.stopped_by.unwrap_or(""),
+        shadowed: facts.shadowed.unwrap_or(""),
         refused: "",
         cause,
         headers: Some(&request.headers),

@@ -60,6 +60,7 @@ impl Outcome {
     ) -> Self {
         let mut ctx = Ctx::new(gateway);
         let mut facts = admit::gather(connection, &request);
+        facts.rehearsal = true;
         if request.headers.get(X_REQUEST_ID) != Some(&facts.id) {
             facts.id = HeaderValue::from_static("<request-id>");
         }

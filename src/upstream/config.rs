@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer};
 
 use super::hash::HashSource;
-use crate::types::Timespan;
+use crate::types::{Reserved, Timespan};
 
 /// An upstream. The short form is the list of its servers.
 #[derive(Clone, PartialEq, Debug)]
@@ -44,10 +44,6 @@ pub(super) struct Long {
     #[serde(default)]
     pub discover: Reserved,
 }
-
-/// A key that is promised and not there yet.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct Reserved;
 
 /// A server; the short form is its address.
 #[derive(Clone, PartialEq, Debug)]
@@ -268,12 +264,6 @@ impl<'de> Deserialize<'de> for ServerConfig {
             }
         }
         deserializer.deserialize_any(ServerVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Reserved {
-    fn deserialize<D: de::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(de::Error::custom("this is not available in this version"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms from left to right; those in one group may import each other's left only, not each other.
 const ORDER: [&[&str]; 11] = [
-    &["types", "http1", "http01", "deadline"],
+    &["types", "http1", "http01", "deadline", "clock"],
     &["reply", "telemetry"],
     &["facts"],
     &["keep"],

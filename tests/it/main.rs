@@ -9,16 +9,19 @@
 )]
 mod harness;
 
+mod access;
 mod acme;
 mod admin;
 mod adversity;
 mod architecture;
 mod balancing;
+mod cors;
 mod direct;
 mod docs;
 mod headers;
 mod hostile;
 mod http2;
+mod limits;
 mod listeners;
 mod logs;
 mod metrics;

@@ -112,6 +112,102 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrequest = { path = \"x\" }", &["a path begins with `/`"]),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrequest = { host = \"a b\" }", &["is not a host"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = { allow = [\"10.0.0.1/8\"] }",
+        &["bits set outside its prefix", "10.0.0.0/8"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = { allow = [] }", &["nobody could be let in", ":8:20"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = {}", &["give it `allow` or `deny`"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\naccess = { alow = [] }", &["did you mean `allow`?"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = \"*\", credentials = true }",
+        &["every page could use its visitors' credentials", "name the origins"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = {}", &["`origins` is missing here"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = [] }", &["no page could use the route"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = [\"*\"] }",
+        &["write origins = \"*\" for all of them"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = [\"app.example.com\", \"https://a.test/\", \"https://a.test:443\", \"null\", \"https://a.*.test\"] }",
+        &[
+            "`app.example.com` is not an origin",
+            "write \"https://a.test\"",
+            "browsers leave `:443` out",
+            "sandboxed pages",
+            "`https://a.*.test` is not an origin",
+            "5 errors",
+        ],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origins = \"*\", methods = [\"get\"], headers = [\"a b\"], expose = [\"*\"] }",
+        &[
+            "`get` is not the name of a method",
+            "`a b` is not the name of a header field",
+            "a list of names, without `*`",
+        ],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncors = { origin = \"*\" }", &["did you mean `origins`?"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = {}", &["`rate` is missing here"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"100\" }",
+        &["is not a rate", "\"100/s\"", ":8:23"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = 100 }",
+        &["expected a rate, such as \"100/s\""],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"100/m\" }", &["did you mean \"100/min\"?"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"0/s\" }", &["would let nothing through"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", burst = 0 }",
+        &["a burst of 0", ":8:38"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", by = \"clinet\" }",
+        &["cannot count by `clinet`", "did you mean `client`?"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", by = [] }",
+        &["an empty list counts by nothing"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", by = [\"client\", \"client\"] }",
+        &["`client` is given twice"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", by = \"header:a b\" }",
+        &["`a b` is not the name of a header field"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", over = \"delay\" }", &["delay"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", over = { delay = \"5m\" } }",
+        &["waits for at most 1m", ":8:47"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = [{ rate = \"1/s\" }, { rate = \"1/s\", ipv6_prefix = 129 }]",
+        &["1 to 128 bits", ":8:63"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = []", &["an empty list limits nothing"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", store = \"redis\", store_down = \"local\" }",
+        &["not available in this version", "2 errors"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = {}", &["`max` is missing here"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = { max = 0 }", &["nobody could be served", ":8:23"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = { max = 1, queue = { size = 0, wait = \"2m\" } }",
+        &["leave `queue` out", "waits for at most 1m", "2 errors"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = { max = 1, queue = { size = 1 } }",
+        &["`wait` is missing here"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = { max = 1, by = \"me\", ipv6_prefix = 0 }",
+        &["cannot count by `me`"],
+    ),
     ("[[route]]\nmatch = \"/\"\nrespond = { status = 99 }", &["a number from 200 to 599"]),
     ("[[route]]\nmatch = \"/\"\nrespond = { status = \"200\" }", &["from 0 to 65535, found the text"]),
     ("[[route]]\nmatch = \"/\"\nredirect = { to = \"/x\", status = 200 }", &["a redirect has the status 301"]),

@@ -51,6 +51,8 @@ pub struct Line<'a> {
     pub tls: &'a str,
     /// Who answered instead of an upstream.
     pub stopped_by: &'a str,
+    /// Which policy would have stopped the request, were it not in a shadow.
+    pub shadowed: &'a str,
     /// Why the request never became one.
     pub refused: &'a str,
     /// What went wrong.
@@ -115,6 +117,7 @@ fields! {
     "tls" => Tls,
     "user_agent" => UserAgent,
     "stopped_by" => StoppedBy,
+    "shadowed" => Shadowed,
     "refused" => Refused,
     "cause" => Cause,
 }
@@ -215,6 +218,7 @@ impl Line<'_> {
             Field::RequestId => self.request_id,
             Field::Tls => self.tls,
             Field::StoppedBy => self.stopped_by,
+            Field::Shadowed => self.shadowed,
             Field::Refused => self.refused,
             Field::Cause => self.cause,
             Field::UserAgent => header(&http::header::USER_AGENT)

@@ -25,7 +25,7 @@ mod traffic;
 mod wire;
 
 pub use certificates::{Authority, Identity, client_trusting};
-pub use client::{Connection, Response};
+pub use client::{Connection, Request, Response};
 pub use gateway::{Address, Builder, Gateway, gateway, portcullis};
 pub use h2_client::{H2, grpc_frame};
 pub use h2_frames::{Fate, Frames};

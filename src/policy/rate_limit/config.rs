@@ -1,0 +1,88 @@
+//! `rate_limit` as it is written: one limit, or a list of several.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
+
+use crate::policy::by::{By, Part};
+use crate::types::{Rate, Reserved, Timespan};
+
+/// The limits, in the order in which they are asked.
+pub struct Config {
+    /// Whether they are written as a list.
+    pub(super) list: bool,
+    pub(super) limits: Vec<LimitConfig>,
+}
+
+/// One limit.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitConfig {
+    pub rate: Rate,
+    pub burst: Option<u32>,
+    #[serde(default = "client")]
+    pub by: By,
+    #[serde(default)]
+    pub over: Over,
+    #[serde(default)]
+    pub shadow: bool,
+    #[serde(default = "yes")]
+    pub headers: bool,
+    #[serde(default = "network")]
+    pub ipv6_prefix: u8,
+    #[serde(default, rename = "store")]
+    _store: Reserved,
+    #[serde(default, rename = "store_down")]
+    _store_down: Reserved,
+}
+
+/// What becomes of a request that is over the limit.
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Over {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It waits its turn, for up to so long.
+    Delay(Timespan),
+}
+
+fn client() -> By {
+    By::one(Part::Client)
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn network() -> u8 {
+    64
+}
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LimitsVisitor;
+        impl<'de> Visitor<'de> for LimitsVisitor {
+            type Value = Config;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a limit such as { rate = \"100/s\" }, or a list of them")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Config, A::Error> {
+                let limit = LimitConfig::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Config { list: false, limits: vec![limit] })
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Config, A::Error> {
+                let mut limits = Vec::new();
+                while let Some(limit) = seq.next_element()? {
+                    limits.push(limit);
+                }
+                match limits.is_empty() {
+                    true => Err(de::Error::custom("an empty list limits nothing: write `false` to switch limits off")),
+                    false => Ok(Config { list: true, limits }),
+                }
+            }
+        }
+        deserializer.deserialize_any(LimitsVisitor)
+    }
+}
