@@ -52,6 +52,8 @@ macro_rules! problems {
 problems! {
     /// 400: the request cannot be understood, or can be understood in two ways.
     bad_request = BAD_REQUEST, "bad-request", "The request is malformed";
+    /// 401: nobody knows who asks.
+    unauthorized = UNAUTHORIZED, "unauthorized", "The request needs a valid credential";
     /// 404: no route matches.
     no_route = NOT_FOUND, "no-route", "No route matches the request";
     /// 405: the path exists, but not with this method.
@@ -76,6 +78,8 @@ problems! {
     no_upstream = SERVICE_UNAVAILABLE, "no-upstream", "No server can take the request now";
     /// 503: the gateway has all the connections that it may have.
     overloaded = SERVICE_UNAVAILABLE, "overloaded", "The gateway is at its limit of connections";
+    /// 503: it cannot be found out who asks.
+    auth_unavailable = SERVICE_UNAVAILABLE, "auth-unavailable", "Credentials cannot be checked now";
     /// 504: the upstream took too long.
     upstream_timeout = GATEWAY_TIMEOUT, "upstream-timeout", "The upstream took too long";
     /// 505: another version of HTTP.

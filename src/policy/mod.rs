@@ -44,6 +44,8 @@ pub type Verdict = Result<(), Reply>;
 pub struct Scope<'r> {
     /// The names of the captures of the route's path, by position.
     pub captures: &'r [Box<str>],
+    /// The ways to find out who asks, by name.
+    pub providers: &'r Providers,
 }
 
 macro_rules! policies {
@@ -94,12 +96,16 @@ macro_rules! policies {
     };
 }
 
+mod auth;
 mod edits;
 mod request;
 mod response;
 
+pub use auth::Providers;
+
 // THE TABLE: key => step(policy), in the order in which they run.
 policies! {
+    auth => Auth(auth::Auth),
     request => Request(request::Request),
     response => Response(response::Response),
 }
@@ -107,7 +113,6 @@ policies! {
 /// Keys that are promised and not there yet: they are refused, never ignored.
 pub const RESERVED: &[&str] = &[
     "access",
-    "auth",
     "authorize",
     "cache",
     "compress",

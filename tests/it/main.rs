@@ -13,6 +13,7 @@ mod acme;
 mod admin;
 mod adversity;
 mod architecture;
+mod auth;
 mod balancing;
 mod direct;
 mod docs;
