@@ -101,7 +101,7 @@ mod edits;
 mod request;
 mod response;
 
-pub use auth::Providers;
+pub use auth::{KeyHash, Providers};
 
 // THE TABLE: key => step(policy), in the order in which they run.
 policies! {

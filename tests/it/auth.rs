@@ -14,7 +14,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Builder, ClosedPort, Origin, answer, eventually, gateway, refused_address};
+use crate::harness::{
+    Answer, Authority, Builder, ClosedPort, Origin, answer, eventually, gateway, portcullis, refused_address,
+};
 
 /// Who signs tokens.
 struct Signer {
@@ -465,4 +467,97 @@ fn a_caller_can_be_assumed_in_tests() {
     assert!(explained(&["--as", "sub=alice"]).contains("Sent to the upstream o"));
     let refused = explained(&[]);
     assert!(refused.contains("Answered by auth") && refused.contains("401 Unauthorized"), "{refused}");
+}
+
+/// A key and its hash, as the binary makes them.
+fn new_key() -> (String, String) {
+    let output = portcullis(&["key", "new"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut values = text.lines().filter_map(|line| line.split('"').nth(1)).map(str::to_owned);
+    (values.next().unwrap(), values.next().unwrap())
+}
+
+#[test]
+fn consumers_have_keys() {
+    let ((first, first_hash), (second, second_hash)) = (new_key(), new_key());
+    assert!(first.starts_with("pcl_") && first.len() == 47 && first != second, "{first}");
+    let origin = Origin::saying("ok");
+    let routes = ["header", "query", "cookie"].map(|place| {
+        format!("[[route]]\nmatch = \"/{place}\"\nupstream = \"origin\"\nauth = [\"{place}\", \"basic\"]\n")
+    });
+    let gw = gateway()
+        .config(&format!("[consumer.acme]\nkeys = [{{ sha256 = \"{first_hash}\" }}]\n[consumer.zeta]\nkeys = [{{ sha256 = \"{}\" }}]", second_hash.to_uppercase()))
+        .config("[auth]\nheader.api_key = { header = \"X-Key\" }\nquery.api_key = { query = \"key\" }\ncookie.api_key = { cookie = \"key\" }\nbasic.basic = {}")
+        .config(&routes.concat())
+        .upstream("origin", &origin)
+        .start();
+    let basic = |user: &str, key: &str| format!("Basic {}", STANDARD.encode(format!("{user}:{key}")));
+    gw.get("/header?a=1").header("X-Key", &first).header("Cookie", "key=x").send().expect(200);
+    gw.get(&format!("/query?a=1&key={second}&b=2")).send().expect(200);
+    gw.get("/cookie").header("Cookie", &format!("a=1; key={first}; b=2")).send().expect(200);
+    gw.get("/header").header("Authorization", &basic("acme", &first)).send().expect(200);
+    let seen = origin.requests();
+    let all: Vec<&str> = seen.iter().map(|seen| seen.target.as_str()).collect();
+    assert_eq!(all, ["/header?a=1", "/query?a=1&b=2", "/cookie", "/header"]);
+    assert_eq!((seen[0].header("cookie"), seen[2].header("cookie")), ("key=x", "a=1; b=2"));
+    assert!(seen.iter().all(|seen| !seen.headers.has("x-key") && !seen.headers.has("authorization")));
+    for (name, value) in [
+        ("X-Key", String::new()),
+        ("X-Key", first_hash.clone()),
+        ("X-Key", format!("{first}=")),
+        ("X-Key", first.to_uppercase()),
+        ("Authorization", bearer(&first)),
+        ("Authorization", "Basic".to_owned()),
+        ("Authorization", "Basic !".to_owned()),
+        ("Authorization", format!("Basic {}", STANDARD.encode(&first))),
+        ("Authorization", basic("zeta", &first)),
+        ("Authorization", basic("", &first)),
+        ("Authorization", basic("acme", "")),
+    ] {
+        gw.get("/header").header(name, &value).send().expect(401);
+    }
+    let refused = gw.get("/header").send().expect(401);
+    let challenges = ["ApiKey realm=\"header\"", "Basic realm=\"basic\", charset=\"UTF-8\""];
+    assert_eq!(refused.headers.all("www-authenticate"), challenges);
+    // Which of two credentials counts is nobody's to guess.
+    let both = gw.get("/header").header("X-Key", &first).header("Authorization", &basic("zeta", &second));
+    both.send().expect(400).problem("bad-request");
+    gw.get("/header").header("X-Key", &first).header("X-Key", &first).send().expect(400);
+    gw.get(&format!("/query?key={first}&key={first}")).send().expect(400);
+    gw.get("/cookie").header("Cookie", &format!("key={first}; key={second}")).send().expect(400);
+    assert_eq!(origin.requests().len(), 4);
+}
+
+#[test]
+fn a_certificate_says_who_the_client_is() {
+    let authority = Authority::new("test");
+    let origin = Origin::saying("ok");
+    let gw = gateway()
+        .secured(&authority.issue(&["x.test"]), "client_ca = \"ca.pem\", client_auth = \"optional\"")
+        .file("ca.pem", authority.pem())
+        .config("[auth.mesh]\nclient_certificate = {}\n[auth.dns]\nclient_certificate = { name = \"dns\" }")
+        .config("[auth.mail]\nclient_certificate = { name = \"email\" }")
+        .config("[[route]]\nmatch = \"/mail\"\nupstream = \"origin\"\nauth = \"mail\"")
+        .config("[[route]]\nmatch = \"/dns\"\nupstream = \"origin\"\nauth = \"dns\"\n[defaults]\nauth = \"mesh\"")
+        .everything_to(&origin)
+        .start();
+    let client = authority.issue(&["billing.test"]);
+    let with = authority.client_of(&[], rustls::ALL_VERSIONS, Some(&client));
+    let mut connection = gw.connect_tls("x.test", with).unwrap();
+    for target in ["/", "/", "/dns"] {
+        connection.get(target).host("x.test").send().expect(200);
+    }
+    connection.get("/mail").host("x.test").send().expect(401);
+    let mut connection = gw.connect_tls("x.test", authority.client(&[])).unwrap();
+    let refused = connection.get("/").host("x.test").send().expect(401);
+    assert_eq!(refused.header("www-authenticate"), "ClientCertificate realm=\"mesh\"");
+    assert_eq!(origin.requests().len(), 3);
+    // A certificate that is good when the connection is made, and not for long.
+    let short = authority.issue_for(&["billing.test"], Duration::from_secs(60), Duration::from_secs(3));
+    let mut connection =
+        gw.connect_tls("x.test", authority.client_of(&[], rustls::ALL_VERSIONS, Some(&short))).unwrap();
+    connection.get("/").host("x.test").send().expect(200);
+    eventually("the certificate is expired", || {
+        (connection.get("/").host("x.test").send().status == 401).then_some(())
+    });
 }

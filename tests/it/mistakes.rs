@@ -238,6 +238,36 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[servers]\nthreads = 1", &["`servers` is not known here", "did you mean `server`?"]),
     ("[auth.x]\njwt = {}", &["there are no keys to check tokens with", "\"discover\""]),
     ("[auth.x]", &["says not how it knows callers", "give it `jwt`"]),
+    ("[auth.x]\napi_key = { header = \"X-Key\" }", &["nobody has a key", "portcullis key new"]),
+    ("[auth.x]\nbasic = {}", &["nobody has a key"]),
+    ("[auth.x]\nbasic = { users = {} }", &["`users` is not known here"]),
+    ("[auth.x]\nclient_certificate = {}", &["no listener asks clients for certificates", "tls.client_ca", ":6:22"]),
+    ("[auth.x]\nclient_certificate = { name = \"cm\" }", &["did you mean `cn`?"]),
+    (
+        "[auth.x]\napi_key = { header = \"a b\" }\n[consumer.c]\nkeys = [{ sha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }]",
+        &["`a b` is not the name of a header field"],
+    ),
+    (
+        "[auth.x]\napi_key = { header = \"A\" }\nbasic = {}\n[consumer.c]\nkeys = [{ sha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }]",
+        &["in more than one way", "a route can name several"],
+    ),
+    (
+        "[auth.x]\napi_key = { header = \"A\" }\nconsumer = \"claims.sub\"\n[consumer.c]\nkeys = [{ sha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }]",
+        &["only a `jwt` has claims"],
+    ),
+    ("[consumer.c]\nkeys = [{ sha256 = \"9f86\" }]", &["has 64 hexadecimal digits", "portcullis key new"]),
+    (
+        "[consumer.c]\nkeys = [{ sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\" }]",
+        &["the hash of nothing"],
+    ),
+    (
+        "[consumer.c]\nkeys = [{ sha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }]\n[consumer.d]\nkeys = [{ sha256 = \"9F86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }]",
+        &["the consumer `c` has this key already"],
+    ),
+    (
+        "[consumer.c]\ncertificates = [\"a\"]\n[consumer.d]\ncertificates = [\"a\"]",
+        &["the consumer `c` has this name already", ":8:17"],
+    ),
     ("[auth.\"a b\"]\njwt = { jwks = \"https://id.test/\" }", &["cannot be the name of an auth provider"]),
     ("[auth.x]\nhmac = {}", &["this is not available in this version", ":6:"]),
     ("[auth.x]\njwt = { jwks = \"discover\" }", &["to discover the keys takes an `issuer`"]),

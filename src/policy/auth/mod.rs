@@ -20,6 +20,9 @@
 //! Of several providers the first that knows the caller decides. Two `Authorization` fields are a 400: which of them
 //! counts would depend on who reads them. A provider whose keys could not be fetched yet makes a 503, never a way in.
 
+mod api_key;
+mod basic;
+mod client_certificate;
 mod identity;
 mod jwt;
 mod remembered;
@@ -36,10 +39,15 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::{Policy, Scope, Verdict};
 use crate::build::{Build, Node};
-use crate::facts::{Consumer, Facts};
+use crate::facts::{Connection, Consumer, Facts};
 use crate::reply::Reply;
+use api_key::{ApiKey, ApiKeyConfig, Place};
+use basic::BasicConfig;
+use client_certificate::{CertificateConfig, ClientCertificate};
 use identity::{Claim, Consumers, Identities, NotYet};
 use jwt::{Jwt, JwtConfig};
+
+pub use identity::KeyHash;
 
 /// `"idp"` or `["idp", "partners"]`.
 #[derive(Default)]
@@ -48,6 +56,8 @@ pub struct OneOrMore(Vec<String>);
 /// The compiled policy.
 pub struct Auth {
     providers: Vec<Arc<Provider>>,
+    /// Whether they look for credentials in different places, so that a request can have more than one.
+    apart: bool,
 }
 
 /// Every `[auth.NAME]`, compiled. `None` stands for one with mistakes, so that what names it is not reported as well.
@@ -65,6 +75,9 @@ struct Provider {
 
 enum Kind {
     Jwt(Box<Jwt>),
+    ApiKey(ApiKey),
+    Basic(Identities),
+    ClientCertificate(Box<ClientCertificate>),
 }
 
 /// What a provider says of a request.
@@ -86,13 +99,10 @@ enum Judgement {
 #[serde(deny_unknown_fields)]
 struct ProviderConfig {
     jwt: Option<JwtConfig>,
+    api_key: Option<ApiKeyConfig>,
+    basic: Option<BasicConfig>,
+    client_certificate: Option<CertificateConfig>,
     consumer: Option<String>,
-    #[serde(default, rename = "api_key")]
-    _api_key: NotYet,
-    #[serde(default, rename = "basic")]
-    _basic: NotYet,
-    #[serde(default, rename = "client_certificate")]
-    _client_certificate: NotYet,
     #[serde(default, rename = "introspection")]
     _introspection: NotYet,
     #[serde(default, rename = "hmac")]
@@ -124,7 +134,11 @@ impl Policy for Auth {
             return None;
         }
         // One with mistakes was reported; the configuration is refused.
-        Some(Self { providers: providers.into_iter().collect::<Option<_>>()? })
+        let providers: Vec<Arc<Provider>> = providers.into_iter().collect::<Option<_>>()?;
+        let mut places = providers.iter().filter_map(|provider| provider.place());
+        let first = places.next();
+        let apart = places.any(|place| Some(place) != first);
+        Some(Self { providers, apart })
     }
 
     async fn request(&self, request: &mut RequestHeader, facts: &mut Facts) -> Verdict {
@@ -133,11 +147,16 @@ impl Policy for Auth {
             return Ok(());
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
+        if self.apart && self.credentials(request) > 1 {
+            let how = "the request has more than one credential";
+            return Err(Reply::bad_request(how).because(how));
+        }
         let (mut wrong, mut unknowable) = (None, None);
         for provider in &self.providers {
-            match provider.judge(request, now).await {
+            match provider.judge(request, &facts.connection, now).await {
                 Judgement::Known(consumer) => {
                     facts.consumer = Some(consumer);
+                    provider.withhold(request);
                     return Ok(());
                 }
                 Judgement::Absent => {}
@@ -166,6 +185,18 @@ impl Policy for Auth {
 }
 
 impl Auth {
+    /// How many credentials a request has, in different places.
+    fn credentials(&self, request: &RequestHeader) -> usize {
+        let mut places: Vec<&Place> = Vec::new();
+        for provider in &self.providers {
+            let Some(place) = provider.place().filter(|place| !places.contains(place)) else { continue };
+            if provider.has_credential(request) {
+                places.push(place);
+            }
+        }
+        places.len()
+    }
+
     /// Who somebody with these claims would be, for the first provider that can tell.
     fn assume(&self, claims: serde_json::Map<String, serde_json::Value>) -> Result<Arc<Consumer>, Reply> {
         let mut why = "nobody can be assumed";
@@ -186,7 +217,7 @@ impl Providers {
         let mut providers = BTreeMap::new();
         for (name, entry) in root.get("auth").and_then(Node::table).into_iter().flatten() {
             let provider =
-                build.within_detached(&entry.node, |build| Provider::compile(name, consumers.clone(), build));
+                build.within_detached(&entry.node, |build| Provider::compile(name, root, consumers.clone(), build));
             providers.insert(name.clone(), provider.map(Arc::new));
         }
         Self(providers)
@@ -195,15 +226,15 @@ impl Providers {
     /// Starts what runs in the background, on a runtime that outlives this. To start it again changes nothing.
     pub fn start(&self, runtime: &tokio::runtime::Handle) {
         for provider in self.0.values().flatten() {
-            match &provider.kind {
-                Kind::Jwt(jwt) => jwt.start(runtime),
+            if let Kind::Jwt(jwt) = &provider.kind {
+                jwt.start(runtime);
             }
         }
     }
 }
 
 impl Provider {
-    fn compile(name: &str, consumers: Consumers, build: &mut Build<'_>) -> Option<Self> {
+    fn compile(name: &str, root: &Node, consumers: Consumers, build: &mut Build<'_>) -> Option<Self> {
         let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
             build
@@ -212,38 +243,117 @@ impl Provider {
             return None;
         }
         let config: ProviderConfig = build.deserialize()?;
-        let claim = Claim::parse(config.consumer.as_deref().unwrap_or("claims.sub"));
-        let identities = build.or_report("consumer", claim).map(|name| Identities {
-            consumers,
-            name,
-            groups: Claim::parse("claims.groups").ok(),
-        });
-        let Some(jwt) = &config.jwt else {
-            build.error("", "the provider says not how it knows callers").help("give it `jwt`");
+        if config.jwt.is_none() && config.consumer.is_some() {
+            build.error("consumer", "only a `jwt` has claims that can name the caller");
+        }
+        if (config.api_key.is_some() || config.basic.is_some()) && !consumers.have_keys() {
+            build
+                .error("", "nobody has a key, so nobody could be known")
+                .help("portcullis key new makes one; write its hash as [consumer.NAME] keys = [{ sha256 = \"…\" }]");
             return None;
+        }
+        let claim = Claim::parse(config.consumer.as_deref().unwrap_or("claims.sub"));
+        let groups = Claim::parse("claims.groups").ok();
+        let identities =
+            build.or_report("consumer", claim).map(|name| Identities { consumers: consumers.clone(), name, groups });
+        let (kind, challenge) = match (&config.jwt, &config.api_key, &config.basic, &config.client_certificate) {
+            (Some(jwt), None, None, None) => {
+                (Kind::Jwt(Box::new(Jwt::compile(name, jwt, identities?, build)?)), format!("Bearer realm=\"{name}\""))
+            }
+            (None, Some(key), None, None) => {
+                (Kind::ApiKey(ApiKey::compile(key, identities?, build)?), format!("ApiKey realm=\"{name}\""))
+            }
+            (None, None, Some(_), None) => {
+                (Kind::Basic(identities?), format!("Basic realm=\"{name}\", charset=\"UTF-8\""))
+            }
+            (None, None, None, Some(certificate)) => {
+                if !verifies_clients(root) {
+                    build
+                        .error("client_certificate", "no listener asks clients for certificates")
+                        .help("give one tls.client_ca");
+                }
+                let kind = ClientCertificate::new(certificate, identities?);
+                (Kind::ClientCertificate(Box::new(kind)), format!("ClientCertificate realm=\"{name}\""))
+            }
+            (None, None, None, None) => {
+                build
+                    .error("", "the provider says not how it knows callers")
+                    .help("give it `jwt`, `api_key`, `basic` or `client_certificate`");
+                return None;
+            }
+            _ => {
+                build
+                    .error("", "the provider knows callers in more than one way")
+                    .help("make two of it: a route can name several, auth = [\"a\", \"b\"]");
+                return None;
+            }
         };
-        let kind = Kind::Jwt(Box::new(Jwt::compile(name, jwt, identities?, build)?));
-        let challenge = format!("Bearer realm=\"{name}\"");
-        let rejection = format!("{challenge}, error=\"invalid_token\"");
+        let rejection = match &kind {
+            Kind::Jwt(_) => format!("{challenge}, error=\"invalid_token\""),
+            _ => challenge.clone(),
+        };
         let value = |text: &str| HeaderValue::from_str(text).expect("the name was checked");
         Some(Self { kind, challenge: value(&challenge), rejection: value(&rejection) })
     }
 
-    async fn judge(&self, request: &RequestHeader, now: u64) -> Judgement {
+    async fn judge(&self, request: &RequestHeader, connection: &Connection, now: u64) -> Judgement {
+        let scheme = match &self.kind {
+            Kind::Jwt(_) => "Bearer",
+            Kind::Basic(_) => "Basic",
+            Kind::ApiKey(key) => return key.judge(request),
+            Kind::ClientCertificate(certificate) => {
+                let shown = connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_deref());
+                return shown.map_or(Judgement::Absent, |shown| certificate.judge(shown, now));
+            }
+        };
+        match (authorization(request, scheme), &self.kind) {
+            (Ok(Some(token)), Kind::Jwt(jwt)) => jwt.judge(token, now).await,
+            (Ok(Some(credentials)), Kind::Basic(identities)) => basic::judge(credentials, &identities.consumers),
+            (Err(how), _) => Judgement::Ambiguous(how),
+            _ => Judgement::Absent,
+        }
+    }
+
+    /// Where its credential is, if it is in the request.
+    fn place(&self) -> Option<&Place> {
+        const AUTHORIZATION_FIELD: &Place = &Place::Header(AUTHORIZATION);
         match &self.kind {
-            Kind::Jwt(jwt) => match authorization(request, "Bearer") {
-                Ok(Some(token)) => jwt.judge(token, now).await,
-                Ok(None) => Judgement::Absent,
-                Err(how) => Judgement::Ambiguous(how),
-            },
+            Kind::Jwt(_) | Kind::Basic(_) => Some(AUTHORIZATION_FIELD),
+            Kind::ApiKey(key) => Some(key.place()),
+            Kind::ClientCertificate(_) => None,
+        }
+    }
+
+    fn has_credential(&self, request: &RequestHeader) -> bool {
+        match &self.kind {
+            Kind::Jwt(_) => !matches!(authorization(request, "Bearer"), Ok(None)),
+            Kind::Basic(_) => !matches!(authorization(request, "Basic"), Ok(None)),
+            Kind::ApiKey(key) => !matches!(key.place().value(request), Ok(None)),
+            Kind::ClientCertificate(_) => false,
+        }
+    }
+
+    /// Takes a credential that is as good as a password out of the request: the upstream has no use for it.
+    fn withhold(&self, request: &mut RequestHeader) {
+        if let (Kind::ApiKey(_) | Kind::Basic(_), Some(place)) = (&self.kind, self.place()) {
+            place.take(request);
         }
     }
 
     fn assume(&self, claims: serde_json::Map<String, serde_json::Value>) -> Result<Arc<Consumer>, &'static str> {
         match &self.kind {
             Kind::Jwt(jwt) => jwt.assume(claims),
+            Kind::ApiKey(key) => key.assume(claims),
+            Kind::Basic(identities) => identities.of(claims),
+            Kind::ClientCertificate(certificate) => certificate.assume(claims),
         }
     }
+}
+
+/// Whether any listener verifies certificates of clients.
+fn verifies_clients(root: &Node) -> bool {
+    let listeners = root.get("listen").and_then(Node::table).into_iter().flat_map(|table| table.values());
+    listeners.into_iter().any(|entry| entry.node.get("tls").is_some_and(|tls| tls.get("client_ca").is_some()))
 }
 
 /// The credentials of a scheme in `Authorization` (RFC 9110, section 11.6.2).
