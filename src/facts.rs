@@ -155,6 +155,8 @@ pub struct Facts {
     pub trusted: bool,
     /// Who it is that asks, once that is known.
     pub consumer: Option<Arc<Consumer>>,
+    /// Claims to be taken for true, in a request without a network.
+    pub assumed: Option<Box<serde_json::Map<String, serde_json::Value>>>,
     /// Names the request in logs and towards the upstream.
     pub id: HeaderValue,
     /// When the request's head was complete.

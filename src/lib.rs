@@ -17,7 +17,7 @@
 //!
 //! # The import rule
 //!
-//! Modules import to the left only: `types`, `http1`, `http01`, `deadline`, `clock` → `reply`, `telemetry` → `facts` → `keep` → `build` →
+//! Modules import to the left only: `types`, `http1`, `http01`, `deadline`, `clock` → `reply`, `telemetry` → `facts` → `keep`, `client` → `build` →
 //! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
 //! `tests/it/architecture.rs` holds it.
 
@@ -32,6 +32,7 @@ pub mod telemetry;
 
 pub mod facts;
 
+pub mod client;
 pub mod keep;
 
 pub mod build;

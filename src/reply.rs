@@ -52,6 +52,8 @@ macro_rules! problems {
 problems! {
     /// 400: the request cannot be understood, or can be understood in two ways.
     bad_request = BAD_REQUEST, "bad-request", "The request is malformed";
+    /// 401: nobody knows who asks.
+    unauthorized = UNAUTHORIZED, "unauthorized", "The request needs a valid credential";
     /// 403: a policy does not allow it.
     forbidden = FORBIDDEN, "forbidden", "The request is not allowed";
     /// 404: no route matches.
@@ -82,6 +84,8 @@ problems! {
     busy = SERVICE_UNAVAILABLE, "busy", "Too many requests are under way";
     /// 503: the gateway has all the connections that it may have.
     overloaded = SERVICE_UNAVAILABLE, "overloaded", "The gateway is at its limit of connections";
+    /// 503: it cannot be found out who asks.
+    auth_unavailable = SERVICE_UNAVAILABLE, "auth-unavailable", "Credentials cannot be checked now";
     /// 504: the upstream took too long.
     upstream_timeout = GATEWAY_TIMEOUT, "upstream-timeout", "The upstream took too long";
     /// 505: another version of HTTP.

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::rehearse::{Question, Rehearsed, wait};
-use super::test::NO_CALLER;
 use super::{plan, reload};
 use crate::build::{Build, Node, Value};
 use crate::config::{self, Loaded};
@@ -44,9 +43,9 @@ pub(super) struct Arguments {
     /// The listener that the request comes by; the first in the file, unless said otherwise
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
-    /// Who the caller is: refused, for no policy of this version asks
-    #[arg(long = "as", value_name = "CLAIMS")]
-    caller: Option<String>,
+    /// A claim of the caller, such as sub=alice, taken for true as if its credential said it; may be given more than once
+    #[arg(long = "as", value_name = "CLAIM=VALUE")]
+    caller: Vec<String>,
     /// Ask the running gateway, by the admin interface that the file names
     #[arg(long)]
     live: bool,
@@ -65,7 +64,7 @@ pub(super) struct Asked {
     headers: Vec<String>,
     client: Option<IpAddr>,
     listener: Option<String>,
-    r#as: Option<serde_json::Value>,
+    r#as: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What the gateway would do with a request, and why.
@@ -142,7 +141,7 @@ const MOST_BODY: usize = 1000;
 /// Explains a request by the file, or has the running gateway do it.
 pub(super) fn command(arguments: Arguments) -> Result<(), String> {
     let Arguments { request, config, headers, client, listener, caller, live, json } = arguments;
-    let asked = Asked { request, headers, client, listener, r#as: caller.map(Into::into) };
+    let asked = Asked { request, headers, client, listener, r#as: claims(&caller)? };
     asked.check()?;
     let loaded = config::load(&config).map_err(|diagnostics| diagnostics.to_string())?;
     let mut build = loaded.build();
@@ -208,7 +207,8 @@ pub(super) fn explain(
             .collect(),
     });
     let policies = index.and_then(|index| nodes.get(index));
-    let policies = policies.map(|node| policies_of(node, &names, &loaded.root, &mut build)).unwrap_or_default();
+    let policies =
+        policies.map(|node| policies_of(node, &names, gateway, &loaded.root, &mut build)).unwrap_or_default();
     let (answer, sent) = ends(&outcome);
     Ok(Explanation {
         request: url,
@@ -229,16 +229,10 @@ pub(super) fn explain(
 impl Asked {
     /// Refuses what nothing here can tell.
     fn check(&self) -> Result<(), String> {
-        if self.r#as.is_some() {
-            return Err(format!("error: {NO_CALLER}"));
-        }
         self.question().map(drop).map_err(|wrong| format!("error: {wrong}"))
     }
 
     fn question(&self) -> Result<Question, String> {
-        if self.r#as.is_some() {
-            return Err(NO_CALLER.to_owned());
-        }
         let question = Question::new(&self.request, self.client, self.listener.clone());
         let mut question = question.map_err(|wrong| wrong.to_string())?;
         for field in &self.headers {
@@ -247,8 +241,23 @@ impl Asked {
                 .ok_or_else(|| format!("`{field}` is not a header field\nhelp: write 'Name: value'"))?;
             question.field(name.trim(), value.trim()).map_err(|wrong| wrong.to_string())?;
         }
+        if let Some(claims) = &self.r#as {
+            question.assume(claims.clone());
+        }
         Ok(question)
     }
+}
+
+/// `sub=alice`, `scopes=["a","b"]`: a value is JSON, and else text.
+fn claims(written: &[String]) -> Result<Option<serde_json::Map<String, serde_json::Value>>, String> {
+    let mut claims = serde_json::Map::new();
+    for text in written {
+        let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(format!("error: `{text}` is not a claim\nhelp: write --as sub=alice"));
+        };
+        claims.insert(name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into()));
+    }
+    Ok((!claims.is_empty()).then_some(claims))
 }
 
 fn position(gateway: &Gateway, route: &Arc<Route>) -> Option<usize> {
@@ -256,12 +265,19 @@ fn position(gateway: &Gateway, route: &Arc<Route>) -> Option<usize> {
 }
 
 /// Every policy of a route, with its settings and where each comes from.
-fn policies_of(node: &Node, captures: &[Box<str>], root: &Node, build: &mut Build<'_>) -> Vec<ShownPolicy> {
+fn policies_of(
+    node: &Node,
+    captures: &[Box<str>],
+    gateway: &Gateway,
+    root: &Node,
+    build: &mut Build<'_>,
+) -> Vec<ShownPolicy> {
     let layers = origin::layers(root, node);
     let nodes: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
     // To know what is secret: that is found out where it is used.
     let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
-    let _ = Chain::compile(&nodes, &Scope { captures, route: "", layers: &names, owner: "" }, build);
+    let scope = Scope { captures, route: "", layers: &names, owner: "", providers: gateway.providers() };
+    let _ = Chain::compile(&nodes, &scope, build);
     let mut shown = Vec::new();
     for key in policy::KEYS {
         let Some(nearest) = nodes.iter().find_map(|node| node.get(key)) else { continue };

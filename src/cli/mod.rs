@@ -2,6 +2,7 @@
 
 mod demo;
 mod explain;
+mod key;
 mod logger;
 mod notify;
 mod rehearse;
@@ -76,8 +77,19 @@ enum Command {
     },
     /// Say what the gateway would do with a request, and why.
     Explain(explain::Arguments),
+    /// Keys of consumers, for [auth.NAME] with api_key or basic.
+    Key {
+        #[command(subcommand)]
+        what: Key,
+    },
     /// Run the demo: three small services and the gateway in front of them.
     Demo,
+}
+
+#[derive(Subcommand)]
+enum Key {
+    /// Make a key: print it, to give away, and its hash, for the configuration.
+    New,
 }
 
 /// Everything that a configuration says, compiled.
@@ -109,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Check { file } => check(&file),
         Command::Test { file } => test::command(&file),
         Command::Explain(arguments) => explain::command(arguments),
+        Command::Key { what: Key::New } => key::new(),
         Command::Demo => demo::run(),
     };
     match result {

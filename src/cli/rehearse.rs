@@ -30,6 +30,8 @@ pub(super) struct Question {
     fields: Vec<(HeaderName, HeaderValue)>,
     client: Option<IpAddr>,
     listener: Option<String>,
+    /// Claims of the caller that are taken for true.
+    assumed: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 struct Origin {
@@ -72,7 +74,12 @@ impl Question {
                 .help(format!("methods are written in upper case: {upper}")));
         }
         let (origin, target) = split_target(target)?;
-        Ok(Self { method: method.to_owned(), origin, target, fields: Vec::new(), client, listener })
+        Ok(Self { method: method.to_owned(), origin, target, fields: Vec::new(), client, listener, assumed: None })
+    }
+
+    /// Takes claims of the caller for true.
+    pub(super) fn assume(&mut self, claims: serde_json::Map<String, serde_json::Value>) {
+        self.assumed = Some(claims);
     }
 
     /// Adds a header field.
@@ -129,11 +136,14 @@ impl Question {
                 if head.upgrade {
                     notes.push("the server is asked to switch protocols as well (Connection, Upgrade)".to_owned());
                 }
-                Outcome::of(gateway.clone(), Arc::new(connection), request, head.body).await
+                Outcome::of(gateway.clone(), Arc::new(connection), request, head.body, self.assumed.clone()).await
             }
             (Err(refused), _) => Outcome::refused(refused.status, refused.reason),
             (Ok(_), Err(malformed)) => Outcome::refused(400, malformed.0),
         };
+        if outcome.ignores_claims() {
+            notes.push("no policy of the route asks who the caller is, so `as` changes nothing".to_owned());
+        }
         let path = if self.target == "*" { "" } else { &self.target };
         let url = format!("{} {scheme}://{host}{path}", self.method);
         Ok(Rehearsed { outcome, listener: name, peer, url, notes })

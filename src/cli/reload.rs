@@ -171,6 +171,7 @@ impl Running {
         // From here on nothing can fail.
         logger::set_level(settings.level);
         gateway.pools().for_each(|(_, pool)| pool.start(&self.pools));
+        gateway.providers().start(self.pools.runtime());
         self.acme.apply(&listeners);
         self.expiry.watch(&listeners);
         self.current.store(Arc::new(gateway));

@@ -132,6 +132,7 @@ impl Started {
             .map_err(|error| format!("error: cannot start: {error}"))?;
         let pools = Background::new(background.handle().clone());
         gateway.pools().for_each(|(_, pool)| pool.start(&pools));
+        gateway.providers().start(pools.runtime());
 
         acme.load(&listeners);
         acme.apply(&listeners);

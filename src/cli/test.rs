@@ -5,6 +5,7 @@
 //! request  = "GET /users/7"                    # or an absolute URL
 //! headers  = { Accept = "application/json" }
 //! client   = "203.0.113.7"                     # who connects; loopback, unless said otherwise
+//! as       = { sub = "alice" }                 # claims that `auth` takes for true, without a credential
 //! listener = "public"                          # the first in the file, unless said otherwise
 //! expect   = { route = "GET /users/{id}", upstream = "users", sent = { path = "/v1/users/7" } }
 //!
@@ -69,8 +70,7 @@ struct TestConfig {
     headers: BTreeMap<String, String>,
     client: Option<IpAddr>,
     listener: Option<String>,
-    #[serde(default, rename = "as")]
-    _as: Caller,
+    r#as: Option<serde_json::Map<String, serde_json::Value>>,
     expect: ExpectConfig,
 }
 
@@ -96,22 +96,9 @@ struct SentConfig {
     headers: BTreeMap<String, ValueMatch>,
 }
 
-/// Why nobody can say who asks.
-pub(super) const NO_CALLER: &str = "nothing in this version asks who the caller is, so `as` would change nothing";
-
-/// `as`: promised, and not there yet.
-#[derive(Default)]
-struct Caller;
-
 /// `cache`: promised, and not there yet.
 #[derive(Default)]
 struct Cache;
-
-impl<'de> Deserialize<'de> for Caller {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(de::Error::custom(NO_CALLER))
-    }
-}
 
 impl<'de> Deserialize<'de> for Cache {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
@@ -207,6 +194,9 @@ fn compile_one(node: &Node, root: &Node, gateway: Option<&Gateway>, build: &mut 
             }
         }
     }
+    if let Some((question, claims)) = question.as_mut().zip(config.r#as) {
+        question.assume(claims);
+    }
     let named = |table: &str| root.get(table).and_then(Node::table).into_iter().flat_map(Table::keys);
     if let Some(name) = config.listener.filter(|name| !named("listen").any(|known| known == name)) {
         build.unknown("listener", "listener", &name, named("listen").map(String::as_str));
@@ -240,6 +230,14 @@ fn explain_command(config: &TestConfig, file: &str) -> String {
     }
     if let Some(client) = config.client {
         let _ = write!(command, " --client {client}");
+    }
+    for (name, value) in config.r#as.iter().flatten() {
+        // A text that reads as JSON stays a text.
+        let value = match value.as_str() {
+            Some(text) if serde_json::from_str::<serde_json::Value>(text).is_err() => text.to_owned(),
+            _ => value.to_string(),
+        };
+        let _ = write!(command, " --as {}", quoted(&format!("{name}={value}")));
     }
     if let Some(listener) = &config.listener {
         let _ = write!(command, " --listener {}", quoted(listener));

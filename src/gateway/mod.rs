@@ -32,7 +32,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
-use crate::policy::{self, Chain, Scope};
+use crate::policy::{self, Chain, Providers, Scope};
 use crate::telemetry::access_log::AccessLog;
 use crate::upstream::{Pool, UpstreamConfig};
 use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
@@ -47,6 +47,7 @@ pub struct Gateway {
     matcher: Matcher,
     routes: Vec<Arc<Route>>,
     pools: BTreeMap<String, Arc<Pool>>,
+    providers: Providers,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
 }
@@ -81,8 +82,10 @@ impl Gateway {
         let before = build.errors();
         let root = build.node();
         let pools = compile_pools(root, build);
+        let providers = Providers::compile(root, build);
         check_bundles(root, build);
-        let mut compiler = Routes { root, pools: &pools, used: Vec::new(), names: HashMap::new() };
+        let mut compiler =
+            Routes { root, pools: &pools, providers: &providers, used: Vec::new(), names: HashMap::new() };
         let mut routes = Vec::new();
         let mut specs = Vec::new();
         let (mut places, mut whens) = (Vec::new(), Vec::new());
@@ -119,7 +122,7 @@ impl Gateway {
             return None;
         }
         let pools = pools.into_iter().filter_map(|(name, pool)| Some((name, pool?))).collect();
-        Some(Self { matcher: matcher?, routes, pools, access_log: None })
+        Some(Self { matcher: matcher?, routes, pools, providers, access_log: None })
     }
 
     /// The route that takes a request.
@@ -164,6 +167,11 @@ impl Gateway {
     /// How many routes there are.
     pub fn routes(&self) -> usize {
         self.routes.len()
+    }
+
+    /// The ways to find out who asks.
+    pub fn providers(&self) -> &Providers {
+        &self.providers
     }
 
     /// The pools by name.
@@ -258,6 +266,7 @@ fn report_conflict(build: &mut Build<'_>, first: Place, second: Place, example: 
 struct Routes<'t> {
     root: &'t Node,
     pools: &'t Pools,
+    providers: &'t Providers,
     used: Vec<String>,
     names: HashMap<String, Place>,
 }
@@ -284,7 +293,7 @@ impl Routes<'_> {
             spec.as_ref().map(|spec| spec.path.names().map(Box::from).collect()).unwrap_or_default();
         let layers = origin::layers(self.root, node);
         let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
-        let scope = Scope { captures: &captures, route: &name, layers: &names, owner: "" };
+        let scope = Scope { captures: &captures, route: &name, layers: &names, owner: "", providers: self.providers };
 
         for (i, bundle) in config.r#use.iter().enumerate() {
             if self.root.get("policy").and_then(|policies| policies.get(bundle)).is_none() {

@@ -55,6 +55,8 @@ pub struct Scope<'r> {
     /// Where the policy at hand is written: a bundle, the defaults, or the route itself. What is merged from several
     /// layers is the route's.
     pub owner: &'r str,
+    /// The ways to find out who asks, by name.
+    pub providers: &'r Providers,
 }
 
 macro_rules! policies {
@@ -112,6 +114,7 @@ macro_rules! policies {
 }
 
 mod access;
+mod auth;
 mod by;
 mod concurrency;
 mod cors;
@@ -120,10 +123,13 @@ mod rate_limit;
 mod request;
 mod response;
 
+pub use auth::{KeyHash, Providers};
+
 // THE TABLE: key => step(policy), in the order in which they run.
 policies! {
     cors => Cors(cors::Cors),
     access => Access(access::Access),
+    auth => Auth(auth::Auth),
     rate_limit => RateLimit(rate_limit::RateLimit),
     concurrency => Concurrency(concurrency::Concurrency),
     request => Request(request::Request),
@@ -135,7 +141,7 @@ pub use rate_limit::{Decision, Gcra, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
 pub const RESERVED: &[&str] =
-    &["auth", "authorize", "cache", "compress", "mirror", "quota", "retry", "timeout", "validate", "view"];
+    &["authorize", "cache", "compress", "mirror", "quota", "retry", "timeout", "validate", "view"];
 
 /// The policies of one route, compiled.
 #[derive(Default)]

@@ -50,6 +50,7 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
         client,
         trusted,
         consumer: None,
+        assumed: None,
         id: id.unwrap_or_else(new_request_id),
         started: Instant::now(),
         captures: Captures::default(),

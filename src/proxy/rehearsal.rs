@@ -51,12 +51,14 @@ pub enum End {
 }
 
 impl Outcome {
-    /// Takes a request that came by a connection, with a body framed like this, through the gateway.
+    /// Takes a request that came by a connection, with a body framed like this, through the gateway. `assumed` claims of
+    /// the caller are taken for true.
     pub async fn of(
         gateway: Arc<Gateway>,
         connection: Arc<Connection>,
         mut request: RequestHeader,
         body: Framing,
+        assumed: Option<serde_json::Map<String, serde_json::Value>>,
     ) -> Self {
         let mut ctx = Ctx::new(gateway);
         let mut facts = admit::gather(connection, &request);
@@ -64,6 +66,7 @@ impl Outcome {
         if request.headers.get(X_REQUEST_ID) != Some(&facts.id) {
             facts.id = HeaderValue::from_static("<request-id>");
         }
+        facts.assumed = assumed.map(Box::new);
         ctx.facts = Some(facts);
         let end = match through(&mut request, body, &mut ctx).await {
             Ok(end) => end,
@@ -90,6 +93,13 @@ impl Outcome {
     /// What answers instead of an upstream, in the word of the log.
     pub fn stopped_by(&self) -> Option<&'static str> {
         self.known.as_ref().and_then(|(_, facts)| facts.stopped_by)
+    }
+
+    /// Whether claims were assumed and nothing on the request's way asked for them.
+    pub fn ignores_claims(&self) -> bool {
+        let stopped = self.stopped_by().is_some_and(|by| crate::policy::KEYS.contains(&by));
+        let unasked = self.known.as_ref().is_some_and(|(_, facts)| facts.assumed.is_some());
+        unasked && self.route.is_some() && !stopped
     }
 
     /// Who asks, in the end.

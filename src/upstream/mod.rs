@@ -112,6 +112,11 @@ impl Background {
     pub fn new(runtime: tokio::runtime::Handle) -> Self {
         Self { runtime, connectors: OnceLock::new() }
     }
+
+    /// Where they run.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
 }
 
 impl Pool {

@@ -8,7 +8,7 @@ const ORDER: [&[&str]; 11] = [
     &["types", "http1", "http01", "deadline", "clock"],
     &["reply", "telemetry"],
     &["facts"],
-    &["keep"],
+    &["keep", "client"],
     &["build"],
     &["policy", "upstream"],
     &["config"],

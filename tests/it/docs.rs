@@ -88,6 +88,16 @@ fn folder() -> tempfile::TempDir {
         write(&format!("{name}.key"), &identity.key);
     }
     write("admin.token", "0123456789abcdef0123456789abcdef\n");
+    write("token.secret", "0123456789abcdef0123456789abcdef\n");
+    let point = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    let p256 = ["f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"];
+    write(
+        "jwks.json",
+        &format!(
+            r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{point}"}},{{"kty":"EC","crv":"P-256","x":"{}","y":"{}"}}]}}"#,
+            p256[0], p256[1]
+        ),
+    );
     write("acme.hmac", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n");
     fs::create_dir(dir.path().join("apis")).unwrap();
     write("apis/users.toml", "[[route]]\nmatch = \"/users/**\"\nrespond = {}\n");

@@ -14,6 +14,7 @@ mod acme;
 mod admin;
 mod adversity;
 mod architecture;
+mod auth;
 mod balancing;
 mod cors;
 mod direct;

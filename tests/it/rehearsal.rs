@@ -276,14 +276,14 @@ fn what_is_no_question_is_refused() {
         ("{\"request\":\"GET\"}", "is not a method and a target"),
         ("{\"request\":\"GET /\",\"headers\":[\"a\"]}", "`a` is not a header field"),
         ("{\"request\":\"GET /\",\"headers\":[\"a b: c\"]}", "is not the name of a header field"),
-        ("{\"request\":\"GET /\",\"as\":{\"sub\":\"alice\"}}", "nothing in this version asks who the caller is"),
+        ("{\"request\":\"GET /\",\"as\":\"alice\"}", "invalid type: string \"alice\", expected a map"),
     ] {
         let problem = gw.admin_post("/explain", question).expect(400).problem("bad-request").json();
         assert!(problem["detail"].as_str().unwrap().contains(words), "{question}: {problem}");
     }
     gw.admin("/explain").expect(405);
-    let output = portcullis(&["explain", "GET /", "--as", "{ sub = \"alice\" }"]);
-    assert!(!output.status.success() && said(&output).contains("nothing in this version asks who the caller is"));
+    let output = portcullis(&["explain", "GET /", "--as", "alice"]);
+    assert!(!output.status.success() && said(&output).contains("`alice` is not a claim"));
 }
 
 const PASSING: &str = r#"

@@ -8,7 +8,8 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let node: &Node = root.get("x").unwrap();
     let mut build = Build::new(&sources, node);
     let config = build.deserialize().unwrap();
-    let scope = Scope { captures: &[], route: "a route", layers: &[], owner: "here" };
+    let providers = crate::policy::Providers::default();
+    let scope = Scope { captures: &[], route: "a route", layers: &[], owner: "here", providers: &providers };
     let mut policy = RateLimit::compile(config, &scope, &mut build).unwrap();
     policy.limits.iter_mut().for_each(|limit| limit.counts = Arc::new(Counts::new(clock.clone())));
     policy

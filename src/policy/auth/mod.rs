@@ -1,0 +1,411 @@
+//! `auth`: who asks. A request without a good credential is answered with a 401.
+//!
+//! ```toml
+//! [auth.idp]
+//! jwt      = { issuer = "https://id.example.com/", jwks = "discover", audience = "api" }
+//! consumer = "claims.sub"                # who it is: "claims.sub", unless said otherwise
+//!
+//! [consumer.alice]
+//! groups = ["staff"]
+//!
+//! [defaults]
+//! auth = "idp"                           # ["idp", "partners"]: one of them must know the caller
+//!
+//! [[route]]
+//! match   = "GET /public/**"
+//! auth    = false
+//! respond = {}
+//! ```
+//!
+//! Of several providers the first that knows the caller decides. Two `Authorization` fields are a 400: which of them
+//! counts would depend on who reads them. A provider whose keys could not be fetched yet makes a 503, never a way in.
+
+mod api_key;
+mod basic;
+mod client_certificate;
+mod identity;
+mod jwt;
+mod remembered;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use pingora_http::RequestHeader;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+
+use super::{Policy, Scope, Verdict};
+use crate::build::{Build, Node};
+use crate::facts::{Connection, Consumer, Facts};
+use crate::reply::Reply;
+use api_key::{ApiKey, ApiKeyConfig, Place};
+use basic::BasicConfig;
+use client_certificate::{CertificateConfig, ClientCertificate};
+use identity::{Claim, Consumers, Identities, NotYet};
+use jwt::{Jwt, JwtConfig};
+
+pub use identity::KeyHash;
+
+/// `"idp"` or `["idp", "partners"]`.
+#[derive(Default)]
+pub struct OneOrMore(Vec<String>);
+
+/// The compiled policy.
+pub struct Auth {
+    providers: Vec<Arc<Provider>>,
+    /// Whether they look for credentials in different places, so that a request can have more than one.
+    apart: bool,
+}
+
+/// Every `[auth.NAME]`, compiled. `None` stands for one with mistakes, so that what names it is not reported as well.
+#[derive(Default)]
+pub struct Providers(BTreeMap<String, Option<Arc<Provider>>>);
+
+/// A way to find out who asks.
+struct Provider {
+    kind: Kind,
+    /// What a client is told to bring (RFC 9110, section 11.6.1).
+    challenge: HeaderValue,
+    /// What it is told when what it brought is not good (RFC 6750, section 3).
+    rejection: HeaderValue,
+}
+
+enum Kind {
+    Jwt(Box<Jwt>),
+    ApiKey(ApiKey),
+    Basic(Identities),
+    ClientCertificate(Box<ClientCertificate>),
+}
+
+/// What a provider says of a request.
+enum Judgement {
+    /// It has no credential for this provider.
+    Absent,
+    /// It is from this caller.
+    Known(Arc<Consumer>),
+    /// Its credential is not good, for this reason.
+    Wrong(&'static str),
+    /// Whether its credential is good cannot be found out now.
+    Unknowable(&'static str),
+    /// Its credentials can be understood in two ways.
+    Ambiguous(&'static str),
+}
+
+/// `[auth.NAME]` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProviderConfig {
+    jwt: Option<JwtConfig>,
+    api_key: Option<ApiKeyConfig>,
+    basic: Option<BasicConfig>,
+    client_certificate: Option<CertificateConfig>,
+    consumer: Option<String>,
+    #[serde(default, rename = "introspection")]
+    _introspection: NotYet,
+    #[serde(default, rename = "hmac")]
+    _hmac: NotYet,
+    #[serde(default, rename = "forward")]
+    _forward: NotYet,
+    #[serde(default, rename = "oidc")]
+    _oidc: NotYet,
+}
+
+impl Policy for Auth {
+    type Config = OneOrMore;
+
+    fn compile(config: OneOrMore, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
+        let mut providers = Vec::new();
+        let list = build.node().array().is_some();
+        for (i, name) in config.0.iter().enumerate() {
+            let key = if list { format!("[{i}]") } else { String::new() };
+            match scope.providers.0.get(name) {
+                Some(provider) => providers.push(provider.clone()),
+                None => {
+                    build.unknown(&key, "auth provider", name, scope.providers.0.keys().map(String::as_str));
+                    return None;
+                }
+            }
+        }
+        if providers.is_empty() {
+            build.error("", "nobody could be known").help("name a provider, or write auth = false");
+            return None;
+        }
+        // One with mistakes was reported; the configuration is refused.
+        let providers: Vec<Arc<Provider>> = providers.into_iter().collect::<Option<_>>()?;
+        let mut places = providers.iter().filter_map(|provider| provider.place());
+        let first = places.next();
+        let apart = places.any(|place| Some(place) != first);
+        Some(Self { providers, apart })
+    }
+
+    async fn request(&self, request: &mut RequestHeader, facts: &mut Facts) -> Verdict {
+        if let Some(claims) = facts.assumed.take() {
+            facts.consumer = Some(self.assume(*claims)?);
+            return Ok(());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
+        if self.apart && self.credentials(request) > 1 {
+            let how = "the request has more than one credential";
+            return Err(Reply::bad_request(how).because(how));
+        }
+        let (mut wrong, mut unknowable) = (None, None);
+        for provider in &self.providers {
+            match provider.judge(request, &facts.connection, now).await {
+                Judgement::Known(consumer) => {
+                    facts.consumer = Some(consumer);
+                    provider.withhold(request);
+                    return Ok(());
+                }
+                Judgement::Absent => {}
+                Judgement::Wrong(why) => wrong = wrong.or(Some((provider, why))),
+                Judgement::Unknowable(why) => unknowable = unknowable.or(Some(why)),
+                Judgement::Ambiguous(how) => return Err(Reply::bad_request(how).because(how)),
+            }
+        }
+        if let Some(why) = unknowable {
+            let detail = "it cannot be found out now who asks: try again";
+            return Err(Reply::auth_unavailable(detail).retry_after(1).because(why));
+        }
+        Err(match wrong {
+            Some((provider, why)) => Reply::unauthorized("the credential is not valid")
+                .because(why)
+                .with(WWW_AUTHENTICATE, provider.rejection.clone()),
+            None => {
+                let reply =
+                    Reply::unauthorized("the request has no credential").because("the request has no credential");
+                self.providers
+                    .iter()
+                    .fold(reply, |reply, provider| reply.with(WWW_AUTHENTICATE, provider.challenge.clone()))
+            }
+        })
+    }
+}
+
+impl Auth {
+    /// How many credentials a request has, in different places.
+    fn credentials(&self, request: &RequestHeader) -> usize {
+        let mut places: Vec<&Place> = Vec::new();
+        for provider in &self.providers {
+            let Some(place) = provider.place().filter(|place| !places.contains(place)) else { continue };
+            if provider.has_credential(request) {
+                places.push(place);
+            }
+        }
+        places.len()
+    }
+
+    /// Who somebody with these claims would be, for the first provider that can tell.
+    fn assume(&self, claims: serde_json::Map<String, serde_json::Value>) -> Result<Arc<Consumer>, Reply> {
+        let mut why = "nobody can be assumed";
+        for provider in &self.providers {
+            match provider.assume(claims.clone()) {
+                Ok(consumer) => return Ok(consumer),
+                Err(error) => why = error,
+            }
+        }
+        Err(Reply::unauthorized("the assumed claims do not say who asks").because(why))
+    }
+}
+
+impl Providers {
+    /// Compiles every `[auth.NAME]` and `[consumer.NAME]`.
+    pub fn compile(root: &Node, build: &mut Build<'_>) -> Self {
+        let consumers = Consumers::compile(root, build);
+        let mut providers = BTreeMap::new();
+        for (name, entry) in root.get("auth").and_then(Node::table).into_iter().flatten() {
+            let provider =
+                build.within_detached(&entry.node, |build| Provider::compile(name, root, consumers.clone(), build));
+            providers.insert(name.clone(), provider.map(Arc::new));
+        }
+        Self(providers)
+    }
+
+    /// Starts what runs in the background, on a runtime that outlives this. To start it again changes nothing.
+    pub fn start(&self, runtime: &tokio::runtime::Handle) {
+        for provider in self.0.values().flatten() {
+            if let Kind::Jwt(jwt) = &provider.kind {
+                jwt.start(runtime);
+            }
+        }
+    }
+}
+
+impl Provider {
+    fn compile(name: &str, root: &Node, consumers: Consumers, build: &mut Build<'_>) -> Option<Self> {
+        let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
+            build
+                .error("", format!("`{name}` cannot be the name of an auth provider"))
+                .help("a name has at most 64 letters, digits, `-`, `_` and `.`");
+            return None;
+        }
+        let config: ProviderConfig = build.deserialize()?;
+        if config.jwt.is_none() && config.consumer.is_some() {
+            build.error("consumer", "only a `jwt` has claims that can name the caller");
+        }
+        if (config.api_key.is_some() || config.basic.is_some()) && !consumers.have_keys() {
+            build
+                .error("", "nobody has a key, so nobody could be known")
+                .help("portcullis key new makes one; write its hash as [consumer.NAME] keys = [{ sha256 = \"…\" }]");
+            return None;
+        }
+        let claim = Claim::parse(config.consumer.as_deref().unwrap_or("claims.sub"));
+        let groups = Claim::parse("claims.groups").ok();
+        let identities =
+            build.or_report("consumer", claim).map(|name| Identities { consumers: consumers.clone(), name, groups });
+        let (kind, challenge) = match (&config.jwt, &config.api_key, &config.basic, &config.client_certificate) {
+            (Some(jwt), None, None, None) => {
+                (Kind::Jwt(Box::new(Jwt::compile(name, jwt, identities?, build)?)), format!("Bearer realm=\"{name}\""))
+            }
+            (None, Some(key), None, None) => {
+                (Kind::ApiKey(ApiKey::compile(key, identities?, build)?), format!("ApiKey realm=\"{name}\""))
+            }
+            (None, None, Some(_), None) => {
+                (Kind::Basic(identities?), format!("Basic realm=\"{name}\", charset=\"UTF-8\""))
+            }
+            (None, None, None, Some(certificate)) => {
+                if !verifies_clients(root) {
+                    build
+                        .error("client_certificate", "no listener asks clients for certificates")
+                        .help("give one tls.client_ca");
+                }
+                let kind = ClientCertificate::new(certificate, identities?);
+                (Kind::ClientCertificate(Box::new(kind)), format!("ClientCertificate realm=\"{name}\""))
+            }
+            (None, None, None, None) => {
+                build
+                    .error("", "the provider says not how it knows callers")
+                    .help("give it `jwt`, `api_key`, `basic` or `client_certificate`");
+                return None;
+            }
+            _ => {
+                build
+                    .error("", "the provider knows callers in more than one way")
+                    .help("make two of it: a route can name several, auth = [\"a\", \"b\"]");
+                return None;
+            }
+        };
+        let rejection = match &kind {
+            Kind::Jwt(_) => format!("{challenge}, error=\"invalid_token\""),
+            _ => challenge.clone(),
+        };
+        let value = |text: &str| HeaderValue::from_str(text).expect("the name was checked");
+        Some(Self { kind, challenge: value(&challenge), rejection: value(&rejection) })
+    }
+
+    async fn judge(&self, request: &RequestHeader, connection: &Connection, now: u64) -> Judgement {
+        let scheme = match &self.kind {
+            Kind::Jwt(_) => "Bearer",
+            Kind::Basic(_) => "Basic",
+            Kind::ApiKey(key) => return key.judge(request),
+            Kind::ClientCertificate(certificate) => {
+                let shown = connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_deref());
+                return shown.map_or(Judgement::Absent, |shown| certificate.judge(shown, now));
+            }
+        };
+        match (authorization(request, scheme), &self.kind) {
+            (Ok(Some(token)), Kind::Jwt(jwt)) => jwt.judge(token, now).await,
+            (Ok(Some(credentials)), Kind::Basic(identities)) => basic::judge(credentials, &identities.consumers),
+            (Err(how), _) => Judgement::Ambiguous(how),
+            _ => Judgement::Absent,
+        }
+    }
+
+    /// Where its credential is, if it is in the request.
+    fn place(&self) -> Option<&Place> {
+        const AUTHORIZATION_FIELD: &Place = &Place::Header(AUTHORIZATION);
+        match &self.kind {
+            Kind::Jwt(_) | Kind::Basic(_) => Some(AUTHORIZATION_FIELD),
+            Kind::ApiKey(key) => Some(key.place()),
+            Kind::ClientCertificate(_) => None,
+        }
+    }
+
+    fn has_credential(&self, request: &RequestHeader) -> bool {
+        match &self.kind {
+            Kind::Jwt(_) => !matches!(authorization(request, "Bearer"), Ok(None)),
+            Kind::Basic(_) => !matches!(authorization(request, "Basic"), Ok(None)),
+            Kind::ApiKey(key) => !matches!(key.place().value(request), Ok(None)),
+            Kind::ClientCertificate(_) => false,
+        }
+    }
+
+    /// Takes a credential that is as good as a password out of the request: the upstream has no use for it.
+    fn withhold(&self, request: &mut RequestHeader) {
+        if let (Kind::ApiKey(_) | Kind::Basic(_), Some(place)) = (&self.kind, self.place()) {
+            place.take(request);
+        }
+    }
+
+    fn assume(&self, claims: serde_json::Map<String, serde_json::Value>) -> Result<Arc<Consumer>, &'static str> {
+        match &self.kind {
+            Kind::Jwt(jwt) => jwt.assume(claims),
+            Kind::ApiKey(key) => key.assume(claims),
+            Kind::Basic(identities) => identities.of(claims),
+            Kind::ClientCertificate(certificate) => certificate.assume(claims),
+        }
+    }
+}
+
+/// Whether any listener verifies certificates of clients.
+fn verifies_clients(root: &Node) -> bool {
+    let listeners = root.get("listen").and_then(Node::table).into_iter().flat_map(|table| table.values());
+    listeners.into_iter().any(|entry| entry.node.get("tls").is_some_and(|tls| tls.get("client_ca").is_some()))
+}
+
+/// The credentials of a scheme in `Authorization` (RFC 9110, section 11.6.2).
+fn authorization<'r>(request: &'r RequestHeader, scheme: &str) -> Result<Option<&'r [u8]>, &'static str> {
+    let mut fields = request.headers.get_all(AUTHORIZATION).iter();
+    let Some(field) = fields.next() else { return Ok(None) };
+    if fields.next().is_some() {
+        return Err("the request has more than one `Authorization`");
+    }
+    let field = field.as_bytes();
+    let (name, rest) = match memchr::memchr(b' ', field) {
+        Some(at) => (&field[..at], field[at..].trim_ascii()),
+        None => (field, &b""[..]),
+    };
+    Ok(name.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest))
+}
+
+impl<'de> Deserialize<'de> for OneOrMore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NamesVisitor;
+        impl<'de> Visitor<'de> for NamesVisitor {
+            type Value = OneOrMore;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("text in quotes, or a list of such")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMore, E> {
+                Ok(OneOrMore(vec![text.to_owned()]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<OneOrMore, A::Error> {
+                let mut all = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    all.push(item);
+                }
+                Ok(OneOrMore(all))
+            }
+        }
+        deserializer.deserialize_any(NamesVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_is_in_any_case_and_the_field_stands_once() {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        assert_eq!(authorization(&request, "Bearer"), Ok(None));
+        request.insert_header("Authorization", "bEARER  a.b.c").unwrap();
+        assert_eq!(authorization(&request, "Bearer"), Ok(Some(&b"a.b.c"[..])));
+        assert_eq!(authorization(&request, "Basic"), Ok(None));
+        request.append_header("Authorization", "Bearer a.b.c").unwrap();
+        assert!(authorization(&request, "Bearer").is_err());
+    }
+}
