@@ -10,6 +10,7 @@ use pingora_http::RequestHeader;
 
 use crate::deadline::Deadline;
 use crate::http01::Http01;
+use crate::telemetry::metrics::traffic::ListenerSeries;
 use crate::types::template::{Variable, Variables, query_value};
 use crate::types::{Captures, Cidr};
 
@@ -58,6 +59,8 @@ pub struct Listener {
     pub http2: bool,
     /// The challenges of a CA that are answered here: without TLS, and not at the admin interface.
     pub challenges: Option<Arc<Http01>>,
+    /// What is counted of it; nothing at the admin interface.
+    pub counts: Option<ListenerSeries>,
 }
 
 /// Where the client's address comes from when proxies stand in front.
@@ -168,6 +171,8 @@ pub struct Facts {
     pub server: Option<Arc<str>>,
     /// How often a server was asked.
     pub attempts: u32,
+    /// From the request's head to the first attempt.
+    pub asked_after: Option<Duration>,
     /// From the last attempt's start to the head of its answer.
     pub first_byte: Option<Duration>,
     /// How many of the route's steps saw the request, and so see the response.

@@ -190,6 +190,7 @@ impl Control for Running {
 
     fn metrics(&self) -> String {
         self.expiry.measure();
+        self.current.load().pools().for_each(|(_, pool)| pool.measure());
         self.metrics.render()
     }
 

@@ -56,6 +56,7 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
         upstream: None,
         server: None,
         attempts: 0,
+        asked_after: None,
         first_byte: None,
         entered: 0,
         stopped_by: None,

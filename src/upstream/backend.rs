@@ -11,6 +11,9 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::balance::hash;
 use super::config::{Address, ServerConfig};
 use super::h1::Target;
+#[cfg(test)]
+use crate::telemetry::metrics::traffic::Meter;
+use crate::telemetry::metrics::traffic::ServerSeries;
 
 /// Whether a server answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +51,7 @@ pub struct Backend {
     /// When the last latency was observed, in microseconds since `born`.
     observed: AtomicU64,
     born: Instant,
+    counts: ServerSeries,
 }
 
 /// In this time an old peak counts for a third: a server that was slow once is tried again.
@@ -73,7 +77,14 @@ pub struct Status {
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl Backend {
-    pub(super) fn new(id: usize, weight: u16, name: &Address, peer: HttpPeer, health: Health) -> Self {
+    pub(super) fn new(
+        id: usize,
+        weight: u16,
+        name: &Address,
+        peer: HttpPeer,
+        health: Health,
+        counts: ServerSeries,
+    ) -> Self {
         let name: Arc<str> = name.to_string().into();
         Self {
             id,
@@ -91,6 +102,7 @@ impl Backend {
             ewma: AtomicU64::new(0),
             observed: AtomicU64::new(0),
             born: Instant::now(),
+            counts,
         }
     }
 
@@ -111,7 +123,9 @@ impl Backend {
     #[cfg(test)]
     pub(super) fn test(id: usize, weight: u16, health: Health) -> Self {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1000 + id as u16));
-        Self::new(id, weight, &Address::Inet(address), HttpPeer::new(address, false, String::new()), health)
+        let peer = HttpPeer::new(address, false, String::new());
+        let counts = Meter::default().server("test", &address.to_string());
+        Self::new(id, weight, &Address::Inet(address), peer, health, counts)
     }
 
     /// Its address, for logs.
@@ -188,6 +202,17 @@ impl Backend {
         let next = if latency > average { latency } else { average * 0.9 + latency * 0.1 };
         self.ewma.store(next.to_bits(), Ordering::Relaxed);
         self.observed.store(micros(now), Ordering::Relaxed);
+    }
+
+    /// What is counted of it.
+    pub(super) fn counts(&self) -> &ServerSeries {
+        &self.counts
+    }
+
+    /// Has its numbers say how it is.
+    pub(super) fn measure(&self) {
+        let status = self.status();
+        self.counts.measure(status.health == Health::Healthy, status.draining, status.active);
     }
 
     /// What it shows of itself.

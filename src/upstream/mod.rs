@@ -50,6 +50,7 @@ use pingora_http::RequestHeader;
 use tokio::task::JoinHandle;
 
 use crate::build::Build;
+use crate::telemetry::metrics::traffic::{Failed, Meter};
 use balance::{Set, hash};
 use config::{Address, BalanceConfig, HashSource};
 
@@ -64,6 +65,7 @@ pub struct Pool {
     name: Arc<str>,
     config: config::Long,
     template: peer::Template,
+    meter: Meter,
     set: ArcSwap<Set>,
     next_id: AtomicUsize,
     drains: Drains,
@@ -114,7 +116,7 @@ impl Background {
 
 impl Pool {
     /// Compiles `[upstream.NAME]`; `None` after every mistake in it was reported.
-    pub fn compile(name: &str, config: &UpstreamConfig, build: &mut Build<'_>) -> Option<Self> {
+    pub fn compile(name: &str, config: &UpstreamConfig, meter: &Meter, build: &mut Build<'_>) -> Option<Self> {
         let before = build.errors();
         let config = config.0.clone();
         check(&config, build);
@@ -125,6 +127,7 @@ impl Pool {
         let pool = Self {
             name: name.into(),
             template: template?,
+            meter: meter.clone(),
             set: ArcSwap::from_pointee(Set::new(Vec::new())),
             next_id: AtomicUsize::new(0),
             drains: Drains::new(&config.servers),
@@ -261,6 +264,11 @@ impl Pool {
         self.set.load().backends.iter().map(|backend| backend.status()).collect()
     }
 
+    /// Measures its servers.
+    pub fn measure(&self) {
+        self.set.load().backends.iter().for_each(|backend| backend.measure());
+    }
+
     /// Stops or resumes giving requests to a server, by its address or by what the file has for it; gives whether
     /// there is such a server.
     pub fn drain(&self, address: &str, drain: bool) -> bool {
@@ -280,7 +288,8 @@ impl Pool {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let target = self.is_plain_h1().then(|| h1::Target::of(address)).flatten();
         let draining = self.drains.of(&server.address, address);
-        let backend = Backend::new(id, server.weight, shown, peer, health).with_target(target);
+        let counts = self.meter.server(&self.name, &shown.to_string());
+        let backend = Backend::new(id, server.weight, shown, peer, health, counts).with_target(target);
         Some(backend.with_drain(&server.address, draining))
     }
 }
@@ -309,13 +318,30 @@ impl Pick {
         Box::new(self.backend.peer().clone())
     }
 
-    /// The head of the answer came after this time.
-    pub fn first_byte(&self, latency: Duration) {
+    /// The head of an answer with this status came after this time.
+    pub fn answered(&self, status: u16, latency: Duration) {
+        self.backend.counts().own().answered(status);
         self.backend.observe(latency);
     }
 
+    /// Another attempt for the same request had failed before.
+    pub fn retried(&self) {
+        self.backend.counts().own().retried();
+    }
+
     /// The attempt failed: for the algorithms that look at latency it counts as slow.
-    pub fn failed(&self, _failure: Failure) {
+    pub fn failed(&self, failure: Failure) {
+        let how = match failure {
+            Failure::Connect => Some(Failed::Connect),
+            Failure::ConnectTimeout => Some(Failed::ConnectTimeout),
+            Failure::Reset => Some(Failed::Reset),
+            Failure::Timeout => Some(Failed::Timeout),
+            // Counted as the answer that it is.
+            Failure::Status(_) => None,
+        };
+        if let Some(how) = how {
+            self.backend.counts().own().failed(how);
+        }
         self.backend.observe(Duration::from_secs(1));
     }
 }
