@@ -74,6 +74,8 @@ problems! {
     bad_upstream = BAD_GATEWAY, "upstream-failed", "The upstream gave no valid answer";
     /// 503: no server of the upstream can take the request.
     no_upstream = SERVICE_UNAVAILABLE, "no-upstream", "No server can take the request now";
+    /// 503: too many requests to the upstream failed.
+    breaker_open = SERVICE_UNAVAILABLE, "breaker-open", "The upstream is given time to recover";
     /// 503: the gateway has all the connections that it may have.
     overloaded = SERVICE_UNAVAILABLE, "overloaded", "The gateway is at its limit of connections";
     /// 504: the upstream took too long.

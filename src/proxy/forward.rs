@@ -167,5 +167,5 @@ fn may_retry(method: &Method, untouched: bool, ctx: &Ctx, failure: Failure, reus
     }
     let policy = pool.retry();
     let safe = idempotent || matches!(failure, Failure::Connect | Failure::ConnectTimeout);
-    safe && facts.attempts <= policy.attempts && policy.allows(failure) && pool.budget().withdraw()
+    safe && facts.attempts <= policy.attempts && policy.allows(failure) && !pool.is_broken() && pool.budget().withdraw()
 }

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub stopped: Arc<Words>,
     /// Why requests were refused before they were read as a whole.
     pub refused: Words,
+    breaker_state: Family<IntGaugeVec, 1>,
+    breaker_opened: Family<IntCounterVec, 1>,
     routes: Family<Group<RouteCounts>, 1>,
     servers: Family<Group<ServerCounts>, 2>,
     listeners: Family<Group<ListenerCounts>, 1>,
@@ -98,6 +100,18 @@ impl Metrics {
                 ["certificate", "result"],
             ),
             access_log_dropped: add.counter("access_log_dropped_total", "Lines that the access log could not take."),
+            breaker_state: add.family(
+                IntGaugeVec::new,
+                "upstream_breaker_state",
+                "How an upstream's breaker is: 0 closed, 1 half open, 2 open.",
+                ["upstream"],
+            ),
+            breaker_opened: add.family(
+                IntCounterVec::new,
+                "upstream_breaker_opened_total",
+                "How often an upstream's breaker opened.",
+                ["upstream"],
+            ),
             stopped: Arc::new(Words::new(
                 "stopped_total",
                 "Requests that the gateway answered itself, by the policy or the kind of problem that did.",

@@ -11,6 +11,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::balance::hash;
 use super::config::{Address, ServerConfig};
 use super::h1::Target;
+use super::outlier::Record;
 #[cfg(test)]
 use crate::telemetry::metrics::traffic::Meter;
 use crate::telemetry::metrics::traffic::ServerSeries;
@@ -52,6 +53,7 @@ pub struct Backend {
     observed: AtomicU64,
     born: Instant,
     counts: ServerSeries,
+    record: Record,
 }
 
 /// In this time an old peak counts for a third: a server that was slow once is tried again.
@@ -70,6 +72,8 @@ pub struct Status {
     pub health: Health,
     /// Whether it is being drained.
     pub draining: bool,
+    /// Whether it gets no requests for a while, since it failed.
+    pub ejected: bool,
     /// Requests under way.
     pub active: usize,
 }
@@ -103,6 +107,7 @@ impl Backend {
             observed: AtomicU64::new(0),
             born: Instant::now(),
             counts,
+            record: Record::default(),
         }
     }
 
@@ -204,6 +209,11 @@ impl Backend {
         self.observed.store(micros(now), Ordering::Relaxed);
     }
 
+    /// Whether it gets no requests for a while.
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// What is counted of it.
     pub(super) fn counts(&self) -> &ServerSeries {
         &self.counts
@@ -212,7 +222,7 @@ impl Backend {
     /// Has its numbers say how it is.
     pub(super) fn measure(&self) {
         let status = self.status();
-        self.counts.measure(status.health == Health::Healthy, status.draining, status.active);
+        self.counts.measure(status.health == Health::Healthy, status.draining, status.ejected, status.active);
     }
 
     /// What it shows of itself.
@@ -223,6 +233,7 @@ impl Backend {
             weight: self.weight,
             health: self.health(),
             draining: self.is_draining(),
+            ejected: self.record.is_ejected(),
             active: self.active.load(Ordering::Relaxed),
         }
     }

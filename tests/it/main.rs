@@ -27,6 +27,7 @@ mod parts;
 mod real;
 mod rehearsal;
 mod reload;
+mod resilience;
 mod routing;
 mod selftest;
 mod timeouts;

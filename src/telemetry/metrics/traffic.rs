@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus::{IntCounterVec, IntGaugeVec};
 
 use super::{Family, Metrics, Series, Vector};
 
@@ -64,6 +65,14 @@ impl Meter {
         self.metrics.servers.within(self.most, [upstream, server])
     }
 
+    /// For the breaker of an upstream.
+    pub fn breaker(&self, upstream: &str) -> BreakerSeries {
+        BreakerSeries {
+            state: self.metrics.breaker_state.series([upstream]),
+            opened: self.metrics.breaker_opened.series([upstream]),
+        }
+    }
+
     /// For a listener.
     pub fn listener(&self, name: &str) -> ListenerSeries {
         self.metrics.listeners.within(self.most, [name])
@@ -72,6 +81,24 @@ impl Meter {
     /// What answered instead of an upstream.
     pub fn stopped(&self) -> Arc<Words> {
         self.metrics.stopped.clone()
+    }
+}
+
+/// The numbers of one breaker.
+pub struct BreakerSeries {
+    state: Series<IntGaugeVec, 1>,
+    opened: Series<IntCounterVec, 1>,
+}
+
+impl BreakerSeries {
+    /// It opened.
+    pub fn opened(&self) {
+        self.opened.inc();
+    }
+
+    /// How it is at this moment.
+    pub fn measure(&self, state: i64) {
+        self.state.set(state);
     }
 }
 
@@ -173,6 +200,8 @@ pub struct ServerCounts {
     retries: AtomicU64,
     healthy: AtomicI64,
     draining: AtomicI64,
+    ejected: AtomicI64,
+    ejections: AtomicU64,
     active: AtomicI64,
 }
 
@@ -200,6 +229,11 @@ impl ServerCounts {
         add(&self.failures[how as usize], 1);
     }
 
+    /// The server gets no requests for a while.
+    pub fn ejected(&self) {
+        add(&self.ejections, 1);
+    }
+
     /// The server was asked after another attempt had failed.
     pub fn retried(&self) {
         add(&self.retries, 1);
@@ -208,17 +242,18 @@ impl ServerCounts {
 
 impl ServerSeries {
     /// How the server is at this moment.
-    pub fn measure(&self, healthy: bool, draining: bool, active: usize) {
+    pub fn measure(&self, healthy: bool, draining: bool, ejected: bool, active: usize) {
         // In one place only: what is shown is the sum.
         let counts = self.first();
         counts.healthy.store(healthy.into(), Ordering::Relaxed);
         counts.draining.store(draining.into(), Ordering::Relaxed);
+        counts.ejected.store(ejected.into(), Ordering::Relaxed);
         counts.active.store(active.try_into().unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 }
 
 impl Counts for ServerCounts {
-    const SERIES: usize = 6 + 4 + 1 + 3;
+    const SERIES: usize = 5 + 4 + 1 + 1 + 4;
     const LABELS: &[&str] = &["upstream", "server"];
     const SHOWN: &[Shown<Self>] = &[
         Shown::Counters {
@@ -251,6 +286,18 @@ impl Counts for ServerCounts {
             name: "upstream_server_draining",
             help: "1 if a server gets no new requests.",
             of: |counts| counts.draining.load(Ordering::Relaxed),
+        },
+        Shown::Counters {
+            name: "upstream_ejections_total",
+            help: "How often a server was ejected since it failed.",
+            label: "",
+            values: &[""],
+            of: |counts| std::slice::from_ref(&counts.ejections),
+        },
+        Shown::Gauge {
+            name: "upstream_server_ejected",
+            help: "1 if a server gets no requests for a while, since it failed.",
+            of: |counts| counts.ejected.load(Ordering::Relaxed),
         },
         Shown::Gauge {
             name: "upstream_server_active",
