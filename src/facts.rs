@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::deadline::Deadline;
 use crate::http01::Http01;
+use crate::telemetry::metrics::traffic::ListenerSeries;
 use crate::types::template::{Variable, Variables, query_value};
 use crate::types::{Captures, Cidr};
 
@@ -59,6 +60,8 @@ pub struct Listener {
     pub http2: bool,
     /// The challenges of a CA that are answered here: without TLS, and not at the admin interface.
     pub challenges: Option<Arc<Http01>>,
+    /// What is counted of it; nothing at the admin interface.
+    pub counts: Option<ListenerSeries>,
 }
 
 /// Where the client's address comes from when proxies stand in front.
@@ -171,6 +174,8 @@ pub struct Facts {
     pub server: Option<Arc<str>>,
     /// How often a server was asked.
     pub attempts: u32,
+    /// From the request's head to the first attempt.
+    pub asked_after: Option<Duration>,
     /// From the last attempt's start to the head of its answer.
     pub first_byte: Option<Duration>,
     /// How many of the route's steps saw the request, and so see the response.
@@ -257,6 +262,7 @@ impl Facts {
             timeouts: Timeouts::default(),
             http2: true,
             challenges: None,
+            counts: None,
         };
         Self {
             connection: Arc::new(Connection::new(None, None, Arc::new(listener), None)),
@@ -270,12 +276,14 @@ impl Facts {
             upstream: None,
             server: None,
             attempts: 0,
+            asked_after: None,
             first_byte: None,
             entered: 0,
             allowances: SmallVec::new(),
             place: None,
             shadowed: None,
             rehearsal: false,
+            assumed: None,
             stopped_by: None,
             cause: None,
             grpc: false,

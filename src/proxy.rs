@@ -145,7 +145,9 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let request = session.req_header_mut();
-        let verdict = match admit::route(request, ctx) {
+        let routed = admit::route(request, ctx);
+        log_line::begin(ctx);
+        let verdict = match routed {
             Ok(()) => admit::enter(request, ctx).await,
             refused => refused,
         };

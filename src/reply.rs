@@ -82,6 +82,8 @@ problems! {
     no_upstream = SERVICE_UNAVAILABLE, "no-upstream", "No server can take the request now";
     /// 503: as many requests are under way as may be.
     busy = SERVICE_UNAVAILABLE, "busy", "Too many requests are under way";
+    /// 503: too many requests to the upstream failed.
+    breaker_open = SERVICE_UNAVAILABLE, "breaker-open", "The upstream is given time to recover";
     /// 503: the gateway has all the connections that it may have.
     overloaded = SERVICE_UNAVAILABLE, "overloaded", "The gateway is at its limit of connections";
     /// 503: it cannot be found out who asks.

@@ -2,7 +2,7 @@
 //!
 //! ```json
 //! {"name":"users","algorithm":"round_robin","servers":[
-//!   {"address":"127.0.0.1:8081","weight":1,"health":"healthy","draining":false,"active":3}]}
+//!   {"address":"127.0.0.1:8081","weight":1,"health":"healthy","draining":false,"ejected":false,"active":3}]}
 //! {"name":"user","match":"GET /users/{id}","destination":"upstream","upstream":"users"}
 //! ```
 //!
@@ -14,12 +14,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::gateway::{Destination, Gateway, Route};
-use crate::upstream::{Health, Pool, Status};
+use crate::upstream::{Circuit, Health, Pool, Status};
 
 #[derive(Serialize)]
 struct ShownPool<'p> {
     name: &'p str,
     algorithm: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<&'static str>,
     servers: Vec<ShownServer>,
 }
 
@@ -31,6 +33,7 @@ struct ShownServer {
     weight: u16,
     health: &'static str,
     draining: bool,
+    ejected: bool,
     active: usize,
 }
 
@@ -62,6 +65,11 @@ fn shown(pool: &Pool) -> ShownPool<'_> {
     ShownPool {
         name: pool.name(),
         algorithm: pool.algorithm(),
+        breaker: pool.circuit().map(|circuit| match circuit {
+            Circuit::Closed => "closed",
+            Circuit::HalfOpen => "half_open",
+            Circuit::Open => "open",
+        }),
         servers: pool.status().into_iter().map(shown_server).collect(),
     }
 }
@@ -77,6 +85,7 @@ fn shown_server(status: Status) -> ShownServer {
             Health::Unhealthy => "unhealthy",
         },
         draining: status.draining,
+        ejected: status.ejected,
         active: status.active,
     }
 }

@@ -26,6 +26,8 @@ use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Keep};
 use crate::server::acme::Acme;
 use crate::server::listener::{self, AdminSpec, ListenerSpec};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::traffic::Meter;
 use settings::Settings;
 use test::Test;
 
@@ -100,6 +102,7 @@ struct Plan {
     settings: Settings,
     /// The certificates that the listeners have obtained.
     acme: Arc<Acme>,
+    metrics: Arc<Metrics>,
     /// `[server]` and `[admin]`, which hold for as long as the process lives.
     fixed: [Fingerprint; 2],
     /// Certificates and their like.
@@ -183,10 +186,13 @@ fn compile_over(previous: Option<&Keep>, loaded: &Loaded) -> (Option<Plan>, Diag
 
 /// Compiles; the tests are still to be run. `None` after every mistake was reported.
 fn plan(build: &mut Build<'_>) -> Option<(Plan, Vec<Test>)> {
-    let gateway = Gateway::compile(build);
+    let metrics = build.keep("metrics", Fingerprint::default(), |_| Some(Metrics::new()))?;
+    // Where [metrics] has mistakes, they are all that comes of it.
+    let meter = Meter::new(metrics.clone(), settings::max_series(build).unwrap_or(0));
+    let gateway = Gateway::compile(&meter, build);
     let settings = Settings::compile(build);
     let acme = build.keep("acme", Fingerprint::default(), |_| Some(Acme::new(state_dir(settings.as_ref()))))?;
-    let listeners = listener::compile(&acme, build);
+    let listeners = listener::compile(&acme, &meter, build);
     let admin = listener::compile_admin(build);
     let tests = test::compile(gateway.as_ref(), build);
     let fixed = ["server", "admin"]
@@ -196,7 +202,7 @@ fn plan(build: &mut Build<'_>) -> Option<(Plan, Vec<Test>)> {
     }
     let (files, keep) = (build.files().to_vec(), build.kept());
     let (gateway, listeners, admin, settings) = (gateway?, listeners?, admin?, settings?);
-    Some((Plan { gateway, listeners, admin, settings, acme, fixed, files, keep }, tests?))
+    Some((Plan { gateway, listeners, admin, settings, acme, metrics, fixed, files, keep }, tests?))
 }
 
 /// Where `[server]` has mistakes, they are all that is reported of it.

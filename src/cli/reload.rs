@@ -197,6 +197,7 @@ impl Control for Running {
 
     fn metrics(&self) -> String {
         self.expiry.measure();
+        self.current.load().pools().for_each(|(_, pool)| pool.measure());
         self.metrics.render()
     }
 

@@ -100,8 +100,7 @@ impl Started {
         mut inherited: Inherited,
         lock: Option<OwnedFd>,
     ) -> Result<Self, String> {
-        let Plan { mut gateway, listeners, admin, settings, acme, fixed, files, keep } = plan;
-        let metrics = Arc::new(Metrics::new());
+        let Plan { mut gateway, listeners, admin, settings, acme, metrics, fixed, files, keep } = plan;
         logger::set_level(settings.level);
         let state_dir = settings.state_dir.as_deref().map(|path| StateDir::take(path, lock)).transpose()?;
         let rotation = Rotation::default();
@@ -142,7 +141,7 @@ impl Started {
         metrics.config.accepted(FIRST);
 
         let current = Arc::new(ArcSwap::from_pointee(gateway));
-        let edge = Arc::new(Refusals { gateway: current.clone() });
+        let edge = Arc::new(Refusals { gateway: current.clone(), metrics: metrics.clone() });
         let draining = Arc::new(AtomicBool::new(false));
         let addresses = bound.addresses().iter().chain(admin.addresses()).cloned().collect();
         let (end, ends) = mpsc::unbounded_channel();
@@ -330,10 +329,15 @@ fn http_proxy(gateway: Arc<ArcSwap<Gateway>>) -> pingora_proxy::HttpProxy<Proxy>
 /// Answers and logs what never became a request.
 struct Refusals {
     gateway: Arc<ArcSwap<Gateway>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Edge for Refusals {
     fn refuse(&self, connection: &Connection, refused: Refused, head: &[u8]) -> Vec<u8> {
+        // The admin interface has its own.
+        if connection.listener.counts.is_some() {
+            self.metrics.refused.count(refused.reason);
+        }
         if let Some(log) = &self.gateway.load().access_log {
             let line = head.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or(b"");
             let line = String::from_utf8_lossy(&line[..line.len().min(1024)]);

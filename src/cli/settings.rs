@@ -55,6 +55,35 @@ struct LogConfig {
     access: AccessLogConfig,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MetricsConfig {
+    max_series: u32,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { max_series: 10_000 }
+    }
+}
+
+/// How many series there may be of routes, servers and listeners. `None` after every mistake in `[metrics]` was
+/// reported.
+pub(super) fn max_series(build: &mut Build<'_>) -> Option<usize> {
+    let config = match build.node().get("metrics") {
+        Some(node) => build.within_node(node, |build| {
+            let config: MetricsConfig = build.deserialize()?;
+            if config.max_series == 0 {
+                build.error("max_series", "without series nothing would be told apart");
+                return None;
+            }
+            Some(config)
+        })?,
+        None => MetricsConfig::default(),
+    };
+    usize::try_from(config.max_series).ok()
+}
+
 /// How much the operator's log says.
 #[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "lowercase")]

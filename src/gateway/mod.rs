@@ -34,6 +34,7 @@ use http::HeaderName;
 use crate::build::{Build, Entry, Node, Place, Table, Value};
 use crate::policy::{self, Chain, Providers, Scope};
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::traffic::{Meter, RouteSeries, Words};
 use crate::upstream::{Pool, UpstreamConfig};
 use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
 use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, RequestView, RouteSpec, ValueTest};
@@ -50,6 +51,10 @@ pub struct Gateway {
     providers: Providers,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
+    /// What is counted of requests that find no route.
+    pub no_route: RouteSeries,
+    /// Counts what answered instead of an upstream.
+    pub stopped: Arc<Words>,
 }
 
 /// A compiled route.
@@ -62,6 +67,8 @@ pub struct Route {
     pub chain: Chain,
     /// Where its requests go.
     pub destination: Destination,
+    /// What is counted of it.
+    pub counts: RouteSeries,
     /// What the configuration says of it, bundles and defaults included.
     made_of: u64,
 }
@@ -78,14 +85,14 @@ pub enum Destination {
 
 impl Gateway {
     /// Compiles the routes, policies and pools of a configuration. `None` after every mistake was reported.
-    pub fn compile(build: &mut Build<'_>) -> Option<Self> {
+    pub fn compile(meter: &Meter, build: &mut Build<'_>) -> Option<Self> {
         let before = build.errors();
         let root = build.node();
-        let pools = compile_pools(root, build);
+        let pools = compile_pools(root, meter, build);
         let providers = Providers::compile(root, build);
         check_bundles(root, build);
         let mut compiler =
-            Routes { root, pools: &pools, providers: &providers, used: Vec::new(), names: HashMap::new() };
+            Routes { root, meter, pools: &pools, providers: &providers, used: Vec::new(), names: HashMap::new() };
         let mut routes = Vec::new();
         let mut specs = Vec::new();
         let (mut places, mut whens) = (Vec::new(), Vec::new());
@@ -122,7 +129,15 @@ impl Gateway {
             return None;
         }
         let pools = pools.into_iter().filter_map(|(name, pool)| Some((name, pool?))).collect();
-        Some(Self { matcher: matcher?, routes, pools, providers, access_log: None })
+        Some(Self {
+            matcher: matcher?,
+            routes,
+            pools,
+            providers,
+            access_log: None,
+            no_route: meter.no_route(),
+            stopped: meter.stopped(),
+        })
     }
 
     /// The route that takes a request.
@@ -183,7 +198,7 @@ impl Gateway {
 type Pools = BTreeMap<String, Option<Arc<Pool>>>;
 
 /// `None` stands for a pool with mistakes, so that routes to it are not reported as well.
-fn compile_pools(root: &Node, build: &mut Build<'_>) -> Pools {
+fn compile_pools(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Pools {
     let mut pools = Pools::new();
     for (name, entry) in root.get("upstream").and_then(Node::table).into_iter().flatten() {
         let pool = build.within_detached(&entry.node, |build| {
@@ -191,7 +206,7 @@ fn compile_pools(root: &Node, build: &mut Build<'_>) -> Pools {
             let made_of = build.fingerprint(&entry.node, &["ca", "cert", "key"]);
             build.keep(name, made_of, |build| {
                 let config = build.deserialize::<UpstreamConfig>()?;
-                Pool::compile(name, &config, build)
+                Pool::compile(name, &config, meter, build)
             })
         });
         pools.insert(name.clone(), pool);
@@ -265,6 +280,7 @@ fn report_conflict(build: &mut Build<'_>, first: Place, second: Place, example: 
 
 struct Routes<'t> {
     root: &'t Node,
+    meter: &'t Meter,
     pools: &'t Pools,
     providers: &'t Providers,
     used: Vec<String>,
@@ -310,7 +326,8 @@ impl Routes<'_> {
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
         let mut made_of = DefaultHasher::new();
         layers.iter().for_each(|layer| build.fingerprint(layer, &[]).hash(&mut made_of));
-        whole.then_some((Route { name, matches, chain, destination, made_of: made_of.finish() }, spec))
+        let counts = self.meter.route(&name);
+        whole.then_some((Route { name, matches, chain, destination, counts, made_of: made_of.finish() }, spec))
     }
 
     fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {

@@ -58,6 +58,7 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
         upstream: None,
         server: None,
         attempts: 0,
+        asked_after: None,
         first_byte: None,
         entered: 0,
         allowances: SmallVec::new(),

@@ -111,8 +111,11 @@ fn explain(ctx: &Ctx, e: &Error) -> Option<Reply> {
 
 /// No server of the upstream is usable.
 pub(super) fn no_server(ctx: &Ctx) -> Reply {
-    let seconds = ctx.pool().map_or(1, |pool| pool.retry_after().as_secs().max(1));
+    let seconds = ctx.pool().map_or(1, |pool| pool.retry_after().as_secs_f64().ceil().max(1.0) as u64);
     let upstream = ctx.pool().map_or("?", |pool| pool.name());
+    if ctx.pool().is_some_and(|pool| pool.is_broken()) {
+        return Reply::breaker_open(format!("too many requests to `{upstream}` failed")).retry_after(seconds);
+    }
     Reply::no_upstream(format!("no server of `{upstream}` can take requests now")).retry_after(seconds)
 }
 

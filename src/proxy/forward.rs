@@ -27,13 +27,17 @@ pub(super) fn choose(ctx: &mut Ctx, request: &RequestHeader) -> bool {
     let Some(pool) = pool(ctx) else { return false };
     let Some(facts) = &mut ctx.facts else { return false };
     let Some(pick) = pool.pick(pool.key(request, facts.client), &ctx.tried) else { return false };
+    let started = Instant::now();
     if facts.attempts == 0 {
         pool.budget().request();
+        facts.asked_after = Some(started.saturating_duration_since(facts.started));
+    } else {
+        pick.retried();
     }
     facts.attempts += 1;
     facts.server = Some(pick.backend().name());
     ctx.tried.add(&pick);
-    ctx.attempt = Some(Attempt { pick, started: Instant::now(), answered: false });
+    ctx.attempt = Some(Attempt { pick, started, answered: false });
     patience::begin(ctx, request, &pool);
     true
 }
@@ -93,7 +97,7 @@ pub(super) fn response(session: &mut Session, head: &mut ResponseHeader, ctx: &m
 pub(super) fn answered(method: &Method, untouched: bool, head: &ResponseHeader, ctx: &mut Ctx) -> bool {
     let Some(attempt) = &mut ctx.attempt else { return true };
     let latency = attempt.started.elapsed();
-    attempt.pick.first_byte(latency);
+    attempt.pick.answered(head.status.as_u16(), latency);
     attempt.answered = true;
     if let Some(facts) = &mut ctx.facts {
         facts.first_byte = Some(latency);
@@ -163,5 +167,5 @@ fn may_retry(method: &Method, untouched: bool, ctx: &Ctx, failure: Failure, reus
     }
     let policy = pool.retry();
     let safe = idempotent || matches!(failure, Failure::Connect | Failure::ConnectTimeout);
-    safe && facts.attempts <= policy.attempts && policy.allows(failure) && pool.budget().withdraw()
+    safe && facts.attempts <= policy.attempts && policy.allows(failure) && !pool.is_broken() && pool.budget().withdraw()
 }

@@ -8,6 +8,7 @@ use pingora_proxy::Session;
 use super::{Ctx, patience};
 use crate::facts::host;
 use crate::telemetry::access_log::Line;
+use crate::telemetry::metrics::traffic::RouteCounts;
 
 /// What only the carrier of the exchange knows.
 pub(super) struct Carried {
@@ -21,6 +22,11 @@ pub(super) struct Carried {
     pub broke: bool,
 }
 
+/// The request is under way: it is counted, and will be logged.
+pub(super) fn begin(ctx: &Ctx) {
+    counts(ctx).begin();
+}
+
 /// What Pingora carried.
 pub(super) fn carried(session: &Session, error: Option<&Error>, ctx: &Ctx) -> Carried {
     Carried {
@@ -31,14 +37,21 @@ pub(super) fn carried(session: &Session, error: Option<&Error>, ctx: &Ctx) -> Ca
     }
 }
 
-/// Writes the line, and lets go of the server and of the place among the requests under way.
+/// Counts the request, writes the line, and lets go of the server and of the place among the requests under way.
 pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
     ctx.attempt = None;
     patience::end(ctx);
     if let Some(facts) = &mut ctx.facts {
         facts.place = None;
     }
-    let (Some(log), Some(facts)) = (&ctx.gateway.access_log, &ctx.facts) else { return };
+    let Some(facts) = &ctx.facts else { return };
+    let duration = facts.started.elapsed();
+    let own = facts.asked_after.unwrap_or(duration);
+    counts(ctx).end(carried.status, duration, facts.first_byte, own);
+    if let Some(by) = facts.stopped_by {
+        ctx.gateway.stopped.count(by);
+    }
+    let Some(log) = &ctx.gateway.access_log else { return };
     let explained = carried.broke || facts.stopped_by.is_some();
     let cause = facts.cause.as_deref().filter(|_| explained).unwrap_or("");
     log.write(&Line {
@@ -58,7 +71,7 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
         upstream: facts.upstream.as_deref().unwrap_or(""),
         server: facts.server.as_deref().unwrap_or(""),
         attempts: facts.attempts,
-        duration: Some(facts.started.elapsed()),
+        duration: Some(duration),
         first_byte: facts.first_byte,
         bytes_in: carried.bytes_in,
         bytes_out: carried.bytes_out,
@@ -70,4 +83,9 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
         cause,
         headers: Some(&request.headers),
     });
+}
+
+/// The numbers of the request's route, or of all requests without one.
+fn counts(ctx: &Ctx) -> &RouteCounts {
+    ctx.route.as_ref().map_or(&ctx.gateway.no_route, |route| &route.counts).own()
 }

@@ -21,6 +21,7 @@ use super::tls::{self, Tls, TlsConfig};
 use crate::admin::Access;
 use crate::build::{Build, Node, Table};
 use crate::facts::{ClientIp, Limits, Listener, Timeouts};
+use crate::telemetry::metrics::traffic::Meter;
 use crate::types::{Cidr, Secret, SecretText, Size, Timespan};
 
 /// A listener as it is to be bound.
@@ -103,13 +104,13 @@ fn yes() -> bool {
 
 /// Compiles every `[listen.NAME]`; `None` after every mistake in them was reported. `acme` has the
 /// certificates that they name to be obtained.
-pub fn compile(acme: &Acme, build: &mut Build<'_>) -> Option<Vec<Arc<ListenerSpec>>> {
+pub fn compile(acme: &Acme, meter: &Meter, build: &mut Build<'_>) -> Option<Vec<Arc<ListenerSpec>>> {
     let before = build.errors();
     let mut specs: Vec<Arc<ListenerSpec>> = Vec::new();
     for (name, entry) in build.node().get("listen").and_then(Node::table).into_iter().flat_map(Table::iter) {
         let made_of = build.fingerprint(&entry.node, &["cert", "key", "ocsp", "client_ca", "ca", "file"]);
         hide_secrets(&entry.node, build);
-        let make = |build: &mut Build<'_>| build.keep(name, made_of, |build| listener(name, acme, build));
+        let make = |build: &mut Build<'_>| build.keep(name, made_of, |build| listener(name, acme, meter, build));
         if let Some(spec) = build.within_node(&entry.node, make) {
             let same = |other: &&Arc<ListenerSpec>| other.address == spec.address;
             let taken = specs.iter().find(same).filter(|_| !spec.address.is_any_port());
@@ -160,7 +161,7 @@ fn check_acme(specs: &[Arc<ListenerSpec>], build: &mut Build<'_>) {
     }
 }
 
-fn listener(name: &str, acme: &Acme, build: &mut Build<'_>) -> Option<ListenerSpec> {
+fn listener(name: &str, acme: &Acme, meter: &Meter, build: &mut Build<'_>) -> Option<ListenerSpec> {
     let config: ListenConfig = build.deserialize()?;
     let address = match config.address.parse() {
         Ok(address) => Some(address),
@@ -213,6 +214,7 @@ fn listener(name: &str, acme: &Acme, build: &mut Build<'_>) -> Option<ListenerSp
             timeouts,
             http2: config.http2,
             challenges: config.tls.is_none().then(|| acme.http01()),
+            counts: Some(meter.listener(name)),
         }),
         tls: tls?,
         proxy_protocol: config.proxy_protocol.map(|config| config.trust),
@@ -370,6 +372,7 @@ impl ListenerSpec {
             timeouts: Timeouts::default(),
             http2: false,
             challenges: None,
+            counts: None,
         };
         Self { address, facts: Arc::new(facts), tls: None, proxy_protocol: None, max_connections: 1000 }
     }

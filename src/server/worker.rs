@@ -18,8 +18,9 @@ use super::connection::{Conn, Next};
 use super::listener::Address;
 use super::transport::{Plain, Transport};
 use super::{BoundListener, BoundSocket, Edge, Ending, Order, Refused, proxy_protocol};
-use crate::facts::{Connection, Tls};
+use crate::facts::{Connection, Listener, Tls};
 use crate::proxy::{Direct, Served};
+use crate::telemetry::metrics::traffic::{ListenerCounts, Rejected};
 
 /// One thread's part of the server.
 pub(super) struct Worker<A> {
@@ -35,12 +36,14 @@ pub(super) struct Worker<A> {
 struct Counted<A> {
     worker: Arc<Worker<A>>,
     listener: Arc<BoundListener>,
+    facts: Arc<Listener>,
 }
 
 impl<A> Drop for Counted<A> {
     fn drop(&mut self) {
         self.worker.live.fetch_sub(1, Ordering::Relaxed);
         self.listener.open.fetch_sub(1, Ordering::Relaxed);
+        count(&self.facts, ListenerCounts::closed);
     }
 }
 
@@ -121,8 +124,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
     ) {
         self.live.fetch_add(1, Ordering::Relaxed);
         let open = listener.open.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted { worker: self.clone(), listener: listener.clone() };
-        let over = open >= listener.spec.load().max_connections;
+        let spec = listener.spec.load_full();
+        count(&spec.facts, ListenerCounts::accepted);
+        let counted = Counted { worker: self.clone(), listener: listener.clone(), facts: spec.facts.clone() };
+        let over = open >= spec.max_connections;
         tokio::spawn(async move {
             let (worker, listener) = (counted.worker.clone(), counted.listener.clone());
             if over {
@@ -143,6 +148,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
         listener: &BoundListener,
     ) {
         let spec = listener.spec.load_full();
+        count(&spec.facts, |counts| counts.rejected(Rejected::Limit));
         if spec.tls.is_some() {
             return;
         }
@@ -230,10 +236,12 @@ async fn establish(
 ) -> Option<Box<Conn>> {
     let spec = listener.spec.load_full();
     let timeouts = &spec.facts.timeouts;
+    let reject = |why| count(&spec.facts, |counts| counts.rejected(why));
     if let Some(trust) = &spec.proxy_protocol {
         let trusted = peer.is_none_or(|peer| trust.iter().any(|range| range.contains(peer.ip())));
         if !trusted {
             log::debug!("{peer:?} may not speak the PROXY protocol");
+            reject(Rejected::ProxyProtocol);
             return None;
         }
         match tokio::time::timeout(timeouts.head, proxy_protocol::read(&mut io)).await {
@@ -241,9 +249,13 @@ async fn establish(
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {
                 log::debug!("the PROXY header of {peer:?} is refused: {error}");
+                reject(Rejected::ProxyProtocol);
                 return None;
             }
-            Err(_) => return None,
+            Err(_) => {
+                reject(Rejected::ProxyProtocol);
+                return None;
+            }
         }
     }
     let facts = spec.facts.clone();
@@ -256,9 +268,13 @@ async fn establish(
         Ok(Ok(None)) => return None,
         Ok(Err(error)) => {
             log::debug!("the TLS handshake with {peer:?} failed: {error}");
+            reject(Rejected::Handshake);
             return None;
         }
-        Err(_) => return None,
+        Err(_) => {
+            reject(Rejected::HandshakeTimeout);
+            return None;
+        }
     };
     let tls = stream.get_ref().1;
     let http2 = tls.alpn_protocol() == Some(b"h2");
@@ -273,6 +289,13 @@ async fn establish(
     };
     let connection = Arc::new(Connection::new(peer, local, facts, Some(facts_of_tls)));
     Some(Box::new(Conn::new(Transport::Tls(Box::new(stream)), http2, connection)))
+}
+
+/// Counts something of a listener of which anything is counted.
+fn count(listener: &Listener, what: impl FnOnce(&ListenerCounts)) {
+    if let Some(counts) = &listener.counts {
+        what(counts.own());
+    }
 }
 
 /// Out of descriptors or memory: accepting at once again would only spin.

@@ -16,16 +16,21 @@
 //! assert!(!metrics.render().contains("api.example.com"));
 //! ```
 //!
-//! A label takes values of the configuration, never of a request.
+//! A label takes values of the configuration, never of a request. What traffic is counted with is in [`traffic`].
+
+pub mod traffic;
 
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use traffic::{Group, ListenerCounts, RouteCounts, ServerCounts, Words};
 
 /// Everything that is counted and measured.
 pub struct Metrics {
@@ -39,6 +44,15 @@ pub struct Metrics {
     pub certificate_renewals: Family<IntCounterVec, 2>,
     /// Lines that the access log could not take.
     pub access_log_dropped: IntCounter,
+    /// What answered instead of an upstream: a policy, or the kind of problem.
+    pub stopped: Arc<Words>,
+    /// Why requests were refused before they were read as a whole.
+    pub refused: Words,
+    breaker_state: Family<IntGaugeVec, 1>,
+    breaker_opened: Family<IntCounterVec, 1>,
+    routes: Family<Group<RouteCounts>, 1>,
+    servers: Family<Group<ServerCounts>, 2>,
+    listeners: Family<Group<ListenerCounts>, 1>,
 }
 
 /// What is loaded, and what became of the last attempt to load it again.
@@ -61,6 +75,7 @@ impl Metrics {
         );
         let build = build.series([env!("CARGO_PKG_VERSION")]);
         build.set(1);
+        let series = Arc::new(AtomicUsize::new(0));
         Self {
             _build: build,
             config: ConfigMetrics {
@@ -85,16 +100,47 @@ impl Metrics {
                 ["certificate", "result"],
             ),
             access_log_dropped: add.counter("access_log_dropped_total", "Lines that the access log could not take."),
+            breaker_state: add.family(
+                IntGaugeVec::new,
+                "upstream_breaker_state",
+                "How an upstream's breaker is: 0 closed, 1 half open, 2 open.",
+                ["upstream"],
+            ),
+            breaker_opened: add.family(
+                IntCounterVec::new,
+                "upstream_breaker_opened_total",
+                "How often an upstream's breaker opened.",
+                ["upstream"],
+            ),
+            stopped: Arc::new(Words::new(
+                "stopped_total",
+                "Requests that the gateway answered itself, by the policy or the kind of problem that did.",
+                "by",
+            )),
+            refused: Words::new(
+                "requests_refused_total",
+                "Requests whose head was refused before there was a route for them.",
+                "reason",
+            ),
+            routes: Family::new(Group::new(series.clone())),
+            servers: Family::new(Group::new(series.clone())),
+            listeners: Family::new(Group::new(series)),
             registry,
         }
     }
 
     /// All of them as text.
     pub fn render(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
+        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
             log::error!("the metrics cannot be written: {error}");
             String::new()
-        })
+        });
+        self.routes.vector().write(&mut text);
+        self.stopped.write(&mut text);
+        self.servers.vector().write(&mut text);
+        self.listeners.vector().write(&mut text);
+        self.refused.write(&mut text);
+        text
     }
 }
 
@@ -136,6 +182,19 @@ struct Held<V, const LABELS: usize> {
 }
 
 impl<V: Vector, const LABELS: usize> Family<V, LABELS> {
+    fn new(vector: V) -> Self {
+        Self(Arc::new(Held { vector, holders: Mutex::default() }))
+    }
+
+    fn vector(&self) -> &V {
+        &self.0.vector
+    }
+
+    /// Whether anybody holds the series of these label values.
+    fn is_held(&self, labels: [&str; LABELS]) -> bool {
+        self.0.holders.lock().contains_key(&labels.map(Box::from))
+    }
+
     /// The series of these label values, with what it had counted if somebody holds it already.
     pub fn series(&self, labels: [&str; LABELS]) -> Series<V, LABELS> {
         let metric = {
@@ -144,6 +203,12 @@ impl<V: Vector, const LABELS: usize> Family<V, LABELS> {
             self.0.vector.metric(&labels)
         };
         Series { metric, labels: labels.map(Box::from), family: self.0.clone() }
+    }
+}
+
+impl<V: Vector, const LABELS: usize> std::fmt::Debug for Series<V, LABELS> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Series").field(&self.labels).finish()
     }
 }
 
@@ -212,8 +277,7 @@ impl Add<'_> {
         help: &str,
         labels: [&str; LABELS],
     ) -> Family<V, LABELS> {
-        let vector = self.registered(vector(opts(name, help), &labels));
-        Family(Arc::new(Held { vector, holders: Mutex::default() }))
+        Family::new(self.registered(vector(opts(name, help), &labels)))
     }
 
     fn registered<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {

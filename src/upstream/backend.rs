@@ -11,6 +11,10 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::config::{Address, ServerConfig};
 use super::h1::Target;
 use super::hash::hash;
+use super::outlier::Record;
+#[cfg(test)]
+use crate::telemetry::metrics::traffic::Meter;
+use crate::telemetry::metrics::traffic::ServerSeries;
 
 /// Whether a server answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +52,8 @@ pub struct Backend {
     /// When the last latency was observed, in microseconds since `born`.
     observed: AtomicU64,
     born: Instant,
+    counts: ServerSeries,
+    record: Record,
 }
 
 /// In this time an old peak counts for a third: a server that was slow once is tried again.
@@ -66,6 +72,8 @@ pub struct Status {
     pub health: Health,
     /// Whether it is being drained.
     pub draining: bool,
+    /// Whether it gets no requests for a while, since it failed.
+    pub ejected: bool,
     /// Requests under way.
     pub active: usize,
 }
@@ -73,7 +81,14 @@ pub struct Status {
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl Backend {
-    pub(super) fn new(id: usize, weight: u16, name: &Address, peer: HttpPeer, health: Health) -> Self {
+    pub(super) fn new(
+        id: usize,
+        weight: u16,
+        name: &Address,
+        peer: HttpPeer,
+        health: Health,
+        counts: ServerSeries,
+    ) -> Self {
         let name: Arc<str> = name.to_string().into();
         Self {
             id,
@@ -91,6 +106,8 @@ impl Backend {
             ewma: AtomicU64::new(0),
             observed: AtomicU64::new(0),
             born: Instant::now(),
+            counts,
+            record: Record::default(),
         }
     }
 
@@ -111,7 +128,9 @@ impl Backend {
     #[cfg(test)]
     pub(super) fn test(id: usize, weight: u16, health: Health) -> Self {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1000 + id as u16));
-        Self::new(id, weight, &Address::Inet(address), HttpPeer::new(address, false, String::new()), health)
+        let peer = HttpPeer::new(address, false, String::new());
+        let counts = Meter::default().server("test", &address.to_string());
+        Self::new(id, weight, &Address::Inet(address), peer, health, counts)
     }
 
     /// Its address, for logs.
@@ -190,6 +209,22 @@ impl Backend {
         self.observed.store(micros(now), Ordering::Relaxed);
     }
 
+    /// Whether it gets no requests for a while.
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// What is counted of it.
+    pub(super) fn counts(&self) -> &ServerSeries {
+        &self.counts
+    }
+
+    /// Has its numbers say how it is.
+    pub(super) fn measure(&self) {
+        let status = self.status();
+        self.counts.measure(status.health == Health::Healthy, status.draining, status.ejected, status.active);
+    }
+
     /// What it shows of itself.
     pub fn status(&self) -> Status {
         Status {
@@ -198,6 +233,7 @@ impl Backend {
             weight: self.weight,
             health: self.health(),
             draining: self.is_draining(),
+            ejected: self.record.is_ejected(),
             active: self.active.load(Ordering::Relaxed),
         }
     }

@@ -26,13 +26,15 @@ impl Set {
     }
 
     /// A usable server that is not in `tried`, by the pool's algorithm; one in `tried` only where no other is
-    /// usable. A server whose health is unknown counts only while none is known to be healthy.
+    /// usable. A server whose health is unknown counts only while none is known to be healthy, and one that is ejected
+    /// only while no other is usable at all.
     pub fn choose(&self, balance: &BalanceConfig, key: Option<u64>, tried: &Tried) -> Option<Arc<Backend>> {
-        for allow_tried in [false, true] {
+        for (ejected, allow_tried) in [(false, false), (false, true), (true, false), (true, true)] {
             for health in [Health::Healthy, Health::Unknown] {
                 let usable = |backend: &Backend| {
                     backend.health() == health
                         && !backend.is_draining()
+                        && backend.record().is_ejected() == ejected
                         && (allow_tried || !tried.ids.contains(&backend.id))
                 };
                 if let Some(position) = self.position(balance, key, tried.any, usable) {

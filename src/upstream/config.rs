@@ -8,7 +8,9 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer};
 
+use super::breaker::BreakerConfig;
 use super::hash::HashSource;
+use super::outlier::OutlierConfig;
 use crate::types::{Reserved, Timespan};
 
 /// An upstream. The short form is the list of its servers.
@@ -33,10 +35,8 @@ pub(super) struct Long {
     pub keepalive: KeepaliveConfig,
     #[serde(default)]
     pub forwarded: ForwardedStyle,
-    #[serde(default)]
-    pub outlier: Reserved,
-    #[serde(default)]
-    pub breaker: Reserved,
+    pub outlier: Option<OutlierConfig>,
+    pub breaker: Option<BreakerConfig>,
     #[serde(default)]
     pub max_requests: Reserved,
     #[serde(default)]

@@ -11,6 +11,8 @@
 //! timeouts = { connect = "1s", first_byte = "10s", idle = "60s", total = "30s" }
 //! retry    = { attempts = 1, on = ["connect", "503"], budget = "20%" }
 //! protocol = "h1"                                  # h2 over TLS, h2c without
+//! outlier  = { consecutive = 5, eject_for = "30s", max_ejected = 0.5 }
+//! breaker  = { failures = 0.5, window = "10s", min_requests = 20, open_for = "5s", probes = 3 }
 //! forwarded = "x-forwarded"                        # "forwarded" (RFC 7239), "both", "none"
 //! keepalive = { idle = "50s" }                     # how long a connection without requests is kept
 //! tls      = { sni = "payments.internal", ca = "ca.pem", cert = "client.pem", key = "client.key" }
@@ -31,18 +33,20 @@
 
 mod backend;
 mod balance;
+mod breaker;
 mod config;
 mod discover;
 mod h1;
 mod hash;
 mod health;
+mod outlier;
 mod peer;
 mod retry;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -51,14 +55,19 @@ use pingora_http::RequestHeader;
 use tokio::task::JoinHandle;
 
 use crate::build::Build;
+use crate::telemetry::metrics::traffic::{BreakerSeries, Failed, Meter};
+use crate::types::Timespan;
 use balance::Set;
 use config::{Address, BalanceConfig};
 
 use backend::Drains;
 pub use backend::{Backend, Health, Status};
+pub use breaker::Circuit;
+use breaker::{Breaker, Permit};
 pub use config::{ForwardedStyle, UpstreamConfig};
 pub use h1::{Idle, Server};
 pub use hash::{HashSource, cookie, hash};
+use outlier::Outlier;
 pub use retry::{Budget, Failure, Policy};
 
 /// A pool of servers.
@@ -66,11 +75,14 @@ pub struct Pool {
     name: Arc<str>,
     config: config::Long,
     template: peer::Template,
+    meter: Meter,
     set: ArcSwap<Set>,
     next_id: AtomicUsize,
     drains: Drains,
     retry: Policy,
     budget: Budget,
+    outlier: Option<Outlier>,
+    breaker: Option<(Breaker, BreakerSeries)>,
     started: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -91,6 +103,10 @@ pub struct Timeouts {
 /// A server that was taken for a request; counts as busy until it is dropped.
 pub struct Pick {
     backend: Arc<Backend>,
+    /// The pool, where it judges by outcomes.
+    judge: Option<Arc<Pool>>,
+    /// Where there is a breaker and it was not told the outcome yet.
+    permit: Mutex<Option<Permit>>,
 }
 
 /// The servers that a request was tried at.
@@ -121,7 +137,7 @@ impl Background {
 
 impl Pool {
     /// Compiles `[upstream.NAME]`; `None` after every mistake in it was reported.
-    pub fn compile(name: &str, config: &UpstreamConfig, build: &mut Build<'_>) -> Option<Self> {
+    pub fn compile(name: &str, config: &UpstreamConfig, meter: &Meter, build: &mut Build<'_>) -> Option<Self> {
         let before = build.errors();
         let config = config.0.clone();
         check(&config, build);
@@ -132,11 +148,14 @@ impl Pool {
         let pool = Self {
             name: name.into(),
             template: template?,
+            meter: meter.clone(),
             set: ArcSwap::from_pointee(Set::new(Vec::new())),
             next_id: AtomicUsize::new(0),
             drains: Drains::new(&config.servers),
             retry: Policy::new(&config.retry),
             budget: Budget::new(config.retry.budget.0),
+            outlier: config.outlier.clone().map(Outlier::new),
+            breaker: config.breaker.clone().map(|config| (Breaker::new(config, Instant::now()), meter.breaker(name))),
             started: AtomicBool::new(false),
             tasks: Mutex::default(),
             config,
@@ -185,10 +204,78 @@ impl Pool {
     }
 
     /// Takes a server for a request. `None` when none is usable.
-    pub fn pick(&self, key: Option<u64>, tried: &Tried) -> Option<Pick> {
-        let backend = self.set.load().choose(&self.config.balance, key, tried)?;
+    pub fn pick(self: &Arc<Self>, key: Option<u64>, tried: &Tried) -> Option<Pick> {
+        let permit = match &self.breaker {
+            None => None,
+            Some((breaker, _)) => {
+                let (admitted, changed) = breaker.admit(Instant::now());
+                self.changed(changed);
+                Some(admitted.ok()?)
+            }
+        };
+        self.readmit();
+        let Some(backend) = self.set.load().choose(&self.config.balance, key, tried) else {
+            if let (Some((breaker, _)), Some(permit)) = (&self.breaker, permit) {
+                breaker.forget(permit);
+            }
+            return None;
+        };
         backend.begin();
-        Some(Pick { backend })
+        let judge = (self.outlier.is_some() || permit.is_some()).then(|| self.clone());
+        Some(Pick { backend, judge, permit: Mutex::new(permit) })
+    }
+
+    /// Whether its breaker lets nothing through, so that another attempt would be in vain.
+    pub fn is_broken(&self) -> bool {
+        self.breaker.as_ref().is_some_and(|(breaker, _)| breaker.is_in_the_way(Instant::now()))
+    }
+
+    /// How its breaker is, if it has one.
+    pub fn circuit(&self) -> Option<Circuit> {
+        self.breaker.as_ref().map(|(breaker, _)| breaker.circuit(Instant::now()).0)
+    }
+
+    /// An attempt ended.
+    fn judge(&self, backend: &Backend, permit: Option<Permit>, failed: bool) {
+        if let Some(outlier) = &self.outlier {
+            match failed {
+                false => outlier.succeeded(backend.record()),
+                true => {
+                    let ejected = outlier.failed(backend.record(), &self.set.load().backends, Instant::now());
+                    if let Some(time) = ejected {
+                        backend.counts().own().ejected();
+                        let (server, time) = (backend.name(), Timespan(time));
+                        log::warn!(
+                            "the server {server} of the upstream {} failed and is ejected for {time}",
+                            self.name
+                        );
+                    }
+                }
+            }
+        }
+        if let (Some((breaker, _)), Some(permit)) = (&self.breaker, permit) {
+            self.changed(breaker.ended(permit, failed, Instant::now()));
+        }
+    }
+
+    /// Lets ejected servers come back whose time is over.
+    fn readmit(&self) {
+        let Some(outlier) = &self.outlier else { return };
+        for server in outlier.readmit(&self.set.load().backends, Instant::now) {
+            log::info!("the server {} of the upstream {} is no longer ejected", server.name(), self.name);
+        }
+    }
+
+    fn changed(&self, circuit: Option<Circuit>) {
+        let (Some(circuit), Some((_, counts))) = (circuit, &self.breaker) else { return };
+        match circuit {
+            Circuit::Open => {
+                counts.opened();
+                log::warn!("the breaker of the upstream {} is open: too many requests failed", self.name);
+            }
+            Circuit::HalfOpen => log::info!("the breaker of the upstream {} is half open", self.name),
+            Circuit::Closed => log::info!("the breaker of the upstream {} is closed", self.name),
+        }
     }
 
     /// The longest that things may take.
@@ -229,6 +316,11 @@ impl Pool {
 
     /// When a server may be usable again.
     pub fn retry_after(&self) -> Duration {
+        if let Some((breaker, _)) = &self.breaker
+            && let (Circuit::Open | Circuit::HalfOpen, left) = breaker.circuit(Instant::now())
+        {
+            return left;
+        }
         self.config.health.as_ref().map_or(Duration::from_secs(1), |health| health.interval.0)
     }
 
@@ -250,7 +342,17 @@ impl Pool {
 
     /// What its servers show of themselves.
     pub fn status(&self) -> Vec<Status> {
+        self.readmit();
         self.set.load().backends.iter().map(|backend| backend.status()).collect()
+    }
+
+    /// Measures its servers.
+    pub fn measure(&self) {
+        self.readmit();
+        if let (Some((_, counts)), Some(circuit)) = (&self.breaker, self.circuit()) {
+            counts.measure(circuit as i64);
+        }
+        self.set.load().backends.iter().for_each(|backend| backend.measure());
     }
 
     /// Stops or resumes giving requests to a server, by its address or by what the file has for it; gives whether
@@ -272,7 +374,8 @@ impl Pool {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let target = self.is_plain_h1().then(|| h1::Target::of(address)).flatten();
         let draining = self.drains.of(&server.address, address);
-        let backend = Backend::new(id, server.weight, shown, peer, health).with_target(target);
+        let counts = self.meter.server(&self.name, &shown.to_string());
+        let backend = Backend::new(id, server.weight, shown, peer, health, counts).with_target(target);
         Some(backend.with_drain(&server.address, draining))
     }
 }
@@ -301,20 +404,52 @@ impl Pick {
         Box::new(self.backend.peer().clone())
     }
 
-    /// The head of the answer came after this time.
-    pub fn first_byte(&self, latency: Duration) {
+    /// The head of an answer with this status came after this time.
+    pub fn answered(&self, status: u16, latency: Duration) {
+        self.backend.counts().own().answered(status);
         self.backend.observe(latency);
+        self.judged(status >= 500);
+    }
+
+    /// Another attempt for the same request had failed before.
+    pub fn retried(&self) {
+        self.backend.counts().own().retried();
     }
 
     /// The attempt failed: for the algorithms that look at latency it counts as slow.
-    pub fn failed(&self, _failure: Failure) {
+    pub fn failed(&self, failure: Failure) {
+        let how = match failure {
+            Failure::Connect => Some(Failed::Connect),
+            Failure::ConnectTimeout => Some(Failed::ConnectTimeout),
+            Failure::Reset => Some(Failed::Reset),
+            Failure::Timeout => Some(Failed::Timeout),
+            // Counted as the answer that it is.
+            Failure::Status(_) => None,
+        };
+        if let Some(how) = how {
+            self.backend.counts().own().failed(how);
+            self.judged(true);
+        }
         self.backend.observe(Duration::from_secs(1));
+    }
+}
+
+impl Pick {
+    fn judged(&self, failed: bool) {
+        if let Some(pool) = &self.judge {
+            let permit = self.permit.lock().take();
+            pool.judge(&self.backend, permit, failed);
+        }
     }
 }
 
 impl Drop for Pick {
     fn drop(&mut self) {
         self.backend.end();
+        let breaker = self.judge.as_ref().and_then(|pool| pool.breaker.as_ref());
+        if let (Some((breaker, _)), Some(permit)) = (breaker, self.permit.get_mut().take()) {
+            breaker.forget(permit);
+        }
     }
 }
 
@@ -377,6 +512,12 @@ fn check(config: &config::Long, build: &mut Build<'_>) {
         if time.0.is_zero() {
             build.error(&format!("timeouts.{key}"), "no time at all would fail every request");
         }
+    }
+    if let Some(outlier) = &config.outlier {
+        outlier.check(build);
+    }
+    if let Some(breaker) = &config.breaker {
+        breaker.check(build);
     }
     if config.retry.attempts > 10 {
         build.error("retry.attempts", "more than 10 further tries only make an outage worse");

@@ -194,8 +194,7 @@ fn upstreams_are_shown() {
     let names: Vec<Value> = shown.json().as_array().unwrap().iter().map(|pool| pool["name"].clone()).collect();
     assert_eq!(names, ["checked", "hashed", "named", "plain"]);
 
-    let server =
-        |address: &str| json!({ "address": address, "weight": 1, "health": "healthy", "draining": false, "active": 0 });
+    let server = |address: &str| json!({ "address": address, "weight": 1, "health": "healthy", "draining": false, "ejected": false, "active": 0 });
     let plain = ask(&gw, "GET", "/upstreams/plain").expect(200).json();
     let expected = [server(&a.address()), server("unix:/run/none.sock")];
     assert_eq!(plain, json!({ "name": "plain", "algorithm": "round_robin", "servers": expected }));

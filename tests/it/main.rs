@@ -31,6 +31,7 @@ mod parts;
 mod real;
 mod rehearsal;
 mod reload;
+mod resilience;
 mod routing;
 mod selftest;
 mod split;

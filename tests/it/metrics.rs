@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Authority, Gateway, Origin, eventually, gateway};
+use crate::harness::{Answer, Authority, ClosedPort, Gateway, Origin, answer, eventually, gateway};
 
 const ROUTE: &str = "[[route]]\nmatch = \"/**\"\nrespond = {}";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -93,8 +93,8 @@ fn certificates_in_files_are_watched() {
     gw.rewrite(&format!("{ROUTE}\n[listen.plain]\naddress = \"127.0.0.1:0\"\n{}", tls("near")));
     gw.reload().expect(200);
     assert!(expiry("near").is_some());
-    let text = lines(&gw).join("\n");
-    assert!(!text.contains("fine") && !text.contains("nearer"), "{text}");
+    let gone = |text: &str| ["fine", "nearer"].map(|name| !text.contains(name)) == [true; 2];
+    eventually("nothing is shown of the others", || gone(&lines(&gw).join("\n")).then_some(()));
 }
 
 #[test]
@@ -110,4 +110,153 @@ fn lines_that_the_access_log_cannot_take_are_counted() {
         client.get("/").send().expect(200);
         value(&gw, "portcullis_access_log_dropped_total").filter(|dropped| *dropped > 0.0)
     });
+}
+
+/// Waits until a series has a value: a request is counted after its answer was sent.
+#[track_caller]
+fn counts_to(gw: &Gateway, series: &str, expected: f64) {
+    let name = format!("portcullis_{series}");
+    let mut last = None;
+    let reached = || {
+        last = value(gw, &name);
+        (last == Some(expected)).then_some(())
+    };
+    eventually(&format!("{series} {expected}"), reached);
+}
+
+#[test]
+fn requests_are_counted_by_route_and_by_what_stopped_them() {
+    let origin = Origin::answering(|request| answer(if request.target == "/api/no" { 500 } else { 201 }));
+    let routes = "[[route]]\nname = \"api\"\nmatch = \"GET /api/**\"\nupstream = \"origin\"\n\
+                  [[route]]\nname = \"hello\"\nmatch = \"/hello\"\nrespond = {}";
+    let gw = gateway().upstream("origin", &origin).config(routes).start();
+    let mut client = gw.connect();
+    for (target, status) in [("/api/a", 201), ("/api/b", 201), ("/api/no", 500), ("/hello", 200), ("/none", 404)] {
+        client.get(target).send().expect(status);
+    }
+    client.post("/api/a").send().expect(405);
+    let mut h2 = gw.h2c();
+    h2.get("/api/c").send().expect(201);
+    gw.raw("GET /api/a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
+
+    let server = format!("upstream=\"origin\",server=\"{}\"", origin.address());
+    for (series, expected) in [
+        ("requests_total{route=\"api\",class=\"2xx\"}", 3.0),
+        ("requests_total{route=\"api\",class=\"5xx\"}", 1.0),
+        ("requests_total{route=\"hello\",class=\"2xx\"}", 1.0),
+        ("requests_total{route=\"none\",class=\"4xx\"}", 2.0),
+        ("requests_active{route=\"api\"}", 0.0),
+        ("request_duration_seconds_count{route=\"api\"}", 4.0),
+        ("request_duration_seconds_bucket{route=\"api\",le=\"+Inf\"}", 4.0),
+        ("request_upstream_seconds_count{route=\"api\"}", 4.0),
+        ("request_gateway_seconds_count{route=\"hello\"}", 1.0),
+        ("stopped_total{by=\"respond\"}", 1.0),
+        ("stopped_total{by=\"no-route\"}", 1.0),
+        ("stopped_total{by=\"method-not-allowed\"}", 1.0),
+        (&format!("upstream_answers_total{{{server},class=\"2xx\"}}"), 3.0),
+        (&format!("upstream_answers_total{{{server},class=\"5xx\"}}"), 1.0),
+        (&format!("upstream_server_healthy{{{server}}}"), 1.0),
+        ("connections_accepted_total{listener=\"public\"}", 3.0),
+        ("connections_refused_total{listener=\"public\",reason=\"limit\"}", 0.0),
+    ] {
+        counts_to(&gw, series, expected);
+    }
+    let text = lines(&gw).join("\n");
+    assert!(!text.contains("request_upstream_seconds_count{route=\"hello\"}"), "it has no upstream");
+    assert!(text.contains("portcullis_requests_refused_total{reason=\"more than one Host\"} 1"), "{text}");
+    drop((client, h2));
+    counts_to(&gw, "connections_open{listener=\"public\"}", 0.0);
+}
+
+#[test]
+fn every_way_and_every_end_is_counted() {
+    let authority = Authority::new("test");
+    let secure = Origin::over_tls(authority.server(&["origin.test"], &["http/1.1"], false), |_| answer(200));
+    let silent = Origin::answering(|_| Answer::never());
+    let gw = gateway()
+        .origin("secure", &secure)
+        .origin("silent", &silent)
+        .file("ca.pem", authority.pem())
+        .config("[upstream.secure]\nservers = [\"@secure\"]\ntls = { ca = \"ca.pem\", sni = \"origin.test\" }")
+        .config("[upstream.silent]\nservers = [\"@silent\"]\ntimeouts = { first_byte = \"200ms\" }")
+        .config("[[route]]\nmatch = \"/secure\"\nupstream = \"secure\"")
+        .config("[[route]]\nmatch = \"/silent\"\nupstream = \"silent\"")
+        .start();
+    gw.get("/secure").send().expect(200);
+    gw.get("/silent").send().expect(504);
+    counts_to(&gw, "requests_total{route=\"/secure\",class=\"2xx\"}", 1.0);
+    counts_to(&gw, "requests_active{route=\"/secure\"}", 0.0);
+    counts_to(&gw, "requests_total{route=\"/silent\",class=\"5xx\"}", 1.0);
+    let server = format!("upstream=\"silent\",server=\"{}\"", silent.address());
+    counts_to(&gw, &format!("upstream_failures_total{{{server},reason=\"timeout\"}}"), 1.0);
+    counts_to(&gw, "stopped_total{by=\"upstream-timeout\"}", 1.0);
+
+    let mut gone = gw.connect();
+    gone.send_raw("GET /silent HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
+    counts_to(&gw, "requests_active{route=\"/silent\"}", 1.0);
+    drop(gone);
+    counts_to(&gw, "requests_active{route=\"/silent\"}", 0.0);
+    counts_to(&gw, "requests_total{route=\"/silent\",class=\"none\"}", 1.0);
+}
+
+#[test]
+fn retries_and_connections_that_cannot_be_made_are_counted() {
+    let (closed, origin) = (ClosedPort::new(), Origin::saying("ok"));
+    let gw = gateway()
+        .set("closed", closed.address())
+        .origin("open", &origin)
+        .config("[upstream.o]\nservers = [\"@closed\", \"@open\"]")
+        .config("[[route]]\nmatch = \"/**\"\nupstream = \"o\"")
+        .start();
+    let mut client = gw.connect();
+    (0..4).for_each(|_| drop(client.get("/").send().expect(200)));
+    let (closed, open) = (closed.address(), origin.address());
+    counts_to(&gw, &format!("upstream_failures_total{{upstream=\"o\",server=\"{closed}\",reason=\"connect\"}}"), 2.0);
+    counts_to(&gw, &format!("upstream_retries_total{{upstream=\"o\",server=\"{open}\"}}"), 2.0);
+    counts_to(&gw, &format!("upstream_answers_total{{upstream=\"o\",server=\"{open}\",class=\"2xx\"}}"), 4.0);
+}
+
+#[test]
+fn handshakes_that_fail_are_counted() {
+    let authority = Authority::new("test");
+    let gw = gateway().secured(&authority.issue(&["gateway.test"]), "").config(ROUTE).start();
+    gw.raw("GET / HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
+    counts_to(&gw, "tls_handshake_failures_total{listener=\"public\",reason=\"failed\"}", 1.0);
+    counts_to(&gw, "connections_open{listener=\"public\"}", 0.0);
+}
+
+#[test]
+fn counters_go_on_over_a_reload_and_end_with_their_route() {
+    let routes = |names: &[&str]| -> String {
+        let route = |name| format!("[[route]]\nname = \"{name}\"\nmatch = \"/{name}\"\nrespond = {{}}\n");
+        names.iter().map(route).collect()
+    };
+    let gw = gateway().config(&routes(&["a", "b"])).start();
+    for name in ["a", "b"] {
+        gw.get(&format!("/{name}")).send().expect(200);
+        counts_to(&gw, &format!("requests_total{{route=\"{name}\",class=\"2xx\"}}"), 1.0);
+    }
+    gw.rewrite(&routes(&["b", "c"]));
+    gw.reload().expect(200);
+    gw.get("/b").send().expect(200);
+    counts_to(&gw, "requests_total{route=\"b\",class=\"2xx\"}", 2.0);
+    counts_to(&gw, "requests_total{route=\"c\",class=\"2xx\"}", 0.0);
+    eventually("nothing is shown of a", || (!lines(&gw).join("\n").contains("route=\"a\"")).then_some(()));
+    // What is refused leaves no trace.
+    gw.rewrite(&format!("{}[[route]]\nmatch = 1", routes(&["d"])));
+    gw.reload().expect(422);
+    assert!(!lines(&gw).join("\n").contains("route=\"d\""));
+}
+
+#[test]
+fn routes_beyond_the_budget_are_counted_together() {
+    let routes: String =
+        (0..100).map(|i| format!("[[route]]\nname = \"r{i}\"\nmatch = \"/{i}\"\nrespond = {{}}\n")).collect();
+    let gw = gateway().config("[metrics]\nmax_series = 1000").config(&routes).start();
+    let mut client = gw.connect();
+    (0..100).for_each(|i| drop(client.get(&format!("/{i}")).send().expect(200)));
+    counts_to(&gw, "requests_total{route=\"r0\",class=\"2xx\"}", 1.0);
+    assert!(lines(&gw).len() < 1500, "{}", lines(&gw).len());
+    let told_apart = lines(&gw).iter().filter(|line| line.starts_with("portcullis_requests_active{route=\"r")).count();
+    counts_to(&gw, "requests_total{route=\"other\",class=\"2xx\"}", (100 - told_apart) as f64);
 }

@@ -135,6 +135,7 @@ impl Direct {
         if ctx.pools().any(|pool| !pool.is_plain_h1()) {
             return None;
         }
+        log_line::begin(&ctx);
         if verdict.is_ok() {
             verdict = admit::enter(request, &mut ctx).await;
         }
