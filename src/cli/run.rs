@@ -48,6 +48,8 @@ pub(super) enum End {
 
 /// How long connections without a request are kept when the gateway stops: a request may be on its way.
 const LAST_REQUEST: Duration = Duration::from_secs(2);
+/// How long a process that is not to be the gateway may take: its predecessor waits for it.
+const MOST_IF_REFUSED: Duration = Duration::from_secs(5);
 
 /// Runs the gateway with the configuration of a file until a signal ends it. It takes over from the process that started
 /// it for that, or from one that hands over if it is to be `awaited`.
@@ -233,7 +235,9 @@ impl Started {
                 log::info!("stopping, with {:?} for requests under way", running.grace);
                 running.server.drain(running.grace, LAST_REQUEST);
             }
-            End::AtOnce | End::Refused(_) => running.server.drain(Duration::ZERO, Duration::ZERO),
+            // It took connections, and ends what is under way on them.
+            End::Refused(_) => running.server.drain(running.grace.min(MOST_IF_REFUSED), LAST_REQUEST),
+            End::AtOnce => running.server.drain(Duration::ZERO, Duration::ZERO),
         }
         if let Some(admin) = running.admin.get() {
             admin.drain(LAST_ANSWER, Duration::ZERO);
