@@ -54,6 +54,8 @@ problems! {
     bad_request = BAD_REQUEST, "bad-request", "The request is malformed";
     /// 401: nobody knows who asks.
     unauthorized = UNAUTHORIZED, "unauthorized", "The request needs a valid credential";
+    /// 403: who asks may not.
+    forbidden = FORBIDDEN, "forbidden", "The request is not allowed";
     /// 404: no route matches.
     no_route = NOT_FOUND, "no-route", "No route matches the request";
     /// 405: the path exists, but not with this method.

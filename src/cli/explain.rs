@@ -275,7 +275,7 @@ fn policies_of(
     let layers = origin::layers(root, node);
     let nodes: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
     // To know what is secret: that is found out where it is used.
-    let _ = Chain::compile(&nodes, &Scope { captures, providers: gateway.providers() }, build);
+    let _ = Chain::compile(&nodes, &Scope { captures, providers: gateway.providers(), authenticated: false }, build);
     let mut shown = Vec::new();
     for key in policy::KEYS {
         let Some(nearest) = nodes.iter().find_map(|node| node.get(key)) else { continue };

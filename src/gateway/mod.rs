@@ -22,7 +22,6 @@ mod config;
 pub mod matcher;
 pub mod origin;
 mod reply;
-mod when;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -287,7 +286,7 @@ impl Routes<'_> {
         let name = self.name(&config, node, build);
         let captures: Vec<Box<str>> =
             spec.as_ref().map(|spec| spec.path.names().map(Box::from).collect()).unwrap_or_default();
-        let scope = Scope { captures: &captures, providers: self.providers };
+        let scope = Scope { captures: &captures, providers: self.providers, authenticated: false };
 
         for (i, bundle) in config.r#use.iter().enumerate() {
             if self.root.get("policy").and_then(|policies| policies.get(bundle)).is_none() {
@@ -397,7 +396,7 @@ fn route_spec(config: &MatchConfig, build: &mut Build<'_>) -> Option<RouteSpec> 
         }
     }
     if let Some(text) = &config.when {
-        match when::When::compile(text) {
+        match policy::When::compile(text) {
             Ok(when) => conditions.push(Condition::When {
                 text: text.as_str().into(),
                 test: Arc::new(move |request: &RequestView<'_>| when.matches(request)),

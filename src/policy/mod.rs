@@ -46,6 +46,8 @@ pub struct Scope<'r> {
     pub captures: &'r [Box<str>],
     /// The ways to find out who asks, by name.
     pub providers: &'r Providers,
+    /// Whether the route has `auth`, so that whoever comes by it is known. [`Chain::compile`] finds it out.
+    pub authenticated: bool,
 }
 
 macro_rules! policies {
@@ -97,15 +99,19 @@ macro_rules! policies {
 }
 
 mod auth;
+mod authorize;
 mod edits;
 mod request;
 mod response;
+mod when;
 
 pub use auth::{KeyHash, Providers};
+pub use when::When;
 
 // THE TABLE: key => step(policy), in the order in which they run.
 policies! {
     auth => Auth(auth::Auth),
+    authorize => Authorize(authorize::Authorize),
     request => Request(request::Request),
     response => Response(response::Response),
 }
@@ -113,7 +119,6 @@ policies! {
 /// Keys that are promised and not there yet: they are refused, never ignored.
 pub const RESERVED: &[&str] = &[
     "access",
-    "authorize",
     "cache",
     "compress",
     "concurrency",
@@ -139,6 +144,7 @@ impl Chain {
     pub fn compile(layers: &[&Node], scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
         let mut steps = Vec::new();
         let mut whole = true;
+        let scope = &Scope { authenticated: effective("auth", layers).is_some(), ..*scope };
         for key in KEYS {
             let Some(node) = effective(key, layers) else { continue };
             match build.within_detached(&node, |build| Step::compile(key, scope, build)) {

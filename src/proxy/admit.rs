@@ -13,9 +13,9 @@ use pingora_proxy::Session;
 
 use super::Ctx;
 use super::forwarded::X_REQUEST_ID;
-use crate::facts::{ClientIp, Connection, Facts, authority, host, new_request_id};
+use crate::facts::{ClientIp, Connection, Facts, RequestView, authority, lower_host, new_request_id};
 use crate::gateway::Destination;
-use crate::gateway::matcher::{Found, RequestView};
+use crate::gateway::matcher::Found;
 use crate::http1::is_authority;
 use crate::policy::Verdict;
 use crate::reply::Reply;
@@ -79,7 +79,7 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     join_cookies(request);
 
     let host = lower_host(request);
-    let route = match ctx.gateway.find(&view(request, &host, facts)) {
+    let route = match ctx.gateway.find(&RequestView::of(request, &host, facts)) {
         Found::Route { index, captures } => {
             facts.captures = captures;
             ctx.gateway.route(index)
@@ -95,28 +95,6 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     facts.route = Some(route.name.clone());
     ctx.route = Some(route.clone());
     Ok(())
-}
-
-/// What of a request decides its route. `host` is its [`lower_host`].
-pub(super) fn view<'r>(request: &'r RequestHeader, host: &'r str, facts: &Facts) -> RequestView<'r> {
-    RequestView {
-        method: &request.method,
-        host: host.trim_end_matches('.'),
-        path: request.uri.path(),
-        query: request.uri.query(),
-        headers: &request.headers,
-        scheme: facts.scheme(request),
-        client: facts.client,
-    }
-}
-
-/// The host in lower case.
-pub(super) fn lower_host(request: &RequestHeader) -> Cow<'_, str> {
-    let host = host(request);
-    match host.bytes().any(|b| b.is_ascii_uppercase()) {
-        true => Cow::Owned(host.to_ascii_lowercase()),
-        false => Cow::Borrowed(host),
-    }
 }
 
 /// Takes the request through its route's policies; `Err` is the answer where none of the upstreams gives it.
