@@ -251,6 +251,22 @@ pub struct Consumer {
     pub claims: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Consumer {
+    /// A claim by its name. One within another has a dotted name: `realm_access.roles`.
+    pub fn claim(&self, name: &str) -> Option<&serde_json::Value> {
+        claim(&self.claims, name)
+    }
+}
+
+/// A claim by its name. One within another has a dotted name.
+pub fn claim<'c>(claims: &'c serde_json::Map<String, serde_json::Value>, name: &str) -> Option<&'c serde_json::Value> {
+    if let Some(value) = claims.get(name) {
+        return Some(value);
+    }
+    let (outer, inner) = name.split_once('.')?;
+    claim(claims.get(outer)?.as_object()?, inner)
+}
+
 impl Facts {
     /// What is known of a request by this client, for tests of policies.
     #[cfg(test)]
@@ -301,6 +317,48 @@ impl Facts {
             }
         }
         if self.connection.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// What of a request decides its route.
+pub struct RequestView<'r> {
+    /// The method.
+    pub method: &'r http::Method,
+    /// The host in lower case, without port.
+    pub host: &'r str,
+    /// The normalised path.
+    pub path: &'r str,
+    /// The query as it was sent.
+    pub query: Option<&'r str>,
+    /// The header fields.
+    pub headers: &'r http::HeaderMap,
+    /// `http` or `https`.
+    pub scheme: &'r str,
+    /// Who asks.
+    pub client: IpAddr,
+}
+
+impl<'r> RequestView<'r> {
+    /// What of this request decides. `host` is its [`lower_host`].
+    pub fn of(request: &'r RequestHeader, host: &'r str, facts: &Facts) -> Self {
+        Self {
+            method: &request.method,
+            host: host.trim_end_matches('.'),
+            path: request.uri.path(),
+            query: request.uri.query(),
+            headers: &request.headers,
+            scheme: facts.scheme(request),
+            client: facts.client,
+        }
+    }
+}
+
+/// The host in lower case.
+pub fn lower_host(request: &RequestHeader) -> Cow<'_, str> {
+    let host = host(request);
+    match host.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
     }
 }
 

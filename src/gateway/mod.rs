@@ -23,7 +23,6 @@ pub mod matcher;
 pub mod origin;
 mod reply;
 mod split;
-mod when;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -309,7 +308,14 @@ impl Routes<'_> {
             spec.as_ref().map(|spec| spec.path.names().map(Box::from).collect()).unwrap_or_default();
         let layers = origin::layers(self.root, node);
         let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
-        let scope = Scope { captures: &captures, route: &name, layers: &names, owner: "", providers: self.providers };
+        let scope = Scope {
+            captures: &captures,
+            route: &name,
+            layers: &names,
+            owner: "",
+            providers: self.providers,
+            authenticated: false,
+        };
 
         for (i, bundle) in config.r#use.iter().enumerate() {
             if self.root.get("policy").and_then(|policies| policies.get(bundle)).is_none() {
@@ -432,7 +438,7 @@ fn route_spec(config: &MatchConfig, build: &mut Build<'_>) -> Option<RouteSpec> 
         }
     }
     if let Some(text) = &config.when {
-        match when::When::compile(text) {
+        match policy::When::compile(text) {
             Ok(when) => conditions.push(Condition::When {
                 text: text.as_str().into(),
                 test: Arc::new(move |request: &RequestView<'_>| when.matches(request)),

@@ -57,6 +57,8 @@ pub struct Scope<'r> {
     pub owner: &'r str,
     /// The ways to find out who asks, by name.
     pub providers: &'r Providers,
+    /// Whether the route has `auth`, so that whoever comes by it is known. [`Chain::compile`] finds it out.
+    pub authenticated: bool,
 }
 
 macro_rules! policies {
@@ -115,6 +117,7 @@ macro_rules! policies {
 
 mod access;
 mod auth;
+mod authorize;
 mod by;
 mod concurrency;
 mod cors;
@@ -122,14 +125,17 @@ mod edits;
 mod rate_limit;
 mod request;
 mod response;
+mod when;
 
 pub use auth::{KeyHash, Providers};
+pub use when::When;
 
 // THE TABLE: key => step(policy), in the order in which they run.
 policies! {
     cors => Cors(cors::Cors),
     access => Access(access::Access),
     auth => Auth(auth::Auth),
+    authorize => Authorize(authorize::Authorize),
     rate_limit => RateLimit(rate_limit::RateLimit),
     concurrency => Concurrency(concurrency::Concurrency),
     request => Request(request::Request),
@@ -140,8 +146,7 @@ pub use cors::preflight;
 pub use rate_limit::{Decision, Gcra, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
-pub const RESERVED: &[&str] =
-    &["authorize", "cache", "compress", "mirror", "quota", "retry", "timeout", "validate", "view"];
+pub const RESERVED: &[&str] = &["cache", "compress", "mirror", "quota", "retry", "timeout", "validate", "view"];
 
 /// The policies of one route, compiled.
 #[derive(Default)]
@@ -156,6 +161,7 @@ impl Chain {
     pub fn compile(layers: &[&Node], scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
         let mut steps = Vec::new();
         let mut whole = true;
+        let scope = &Scope { authenticated: effective("auth", layers).is_some(), ..*scope };
         for key in KEYS {
             let Some(node) = effective(key, layers) else { continue };
             let owner = owner(key, layers, scope);

@@ -14,8 +14,8 @@ use smallvec::SmallVec;
 
 use super::Ctx;
 use super::forwarded::X_REQUEST_ID;
-use crate::facts::{ClientIp, Connection, Facts, authority, host, new_request_id};
-use crate::gateway::matcher::{Found, RequestView};
+use crate::facts::{ClientIp, Connection, Facts, RequestView, authority, lower_host, new_request_id};
+use crate::gateway::matcher::Found;
 use crate::gateway::{Destination, Gateway};
 use crate::http1::is_authority;
 use crate::policy::{Verdict, preflight};
@@ -85,7 +85,7 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
     join_cookies(request);
 
     let host = lower_host(request);
-    let view = view(request, &host, facts);
+    let view = RequestView::of(request, &host, facts);
     let found = announced(request, &view, &ctx.gateway).unwrap_or_else(|| ctx.gateway.find(&view));
     let route = match found {
         Found::Route { index, captures } => {
@@ -111,28 +111,6 @@ fn announced(request: &RequestHeader, view: &RequestView<'_>, gateway: &Gateway)
     let method = &preflight(request)?;
     let found = gateway.find(&RequestView { method, ..*view });
     matches!(&found, Found::Route { index, .. } if gateway.route(*index).chain.answers_preflights()).then_some(found)
-}
-
-/// What of a request decides its route. `host` is its [`lower_host`].
-pub(super) fn view<'r>(request: &'r RequestHeader, host: &'r str, facts: &Facts) -> RequestView<'r> {
-    RequestView {
-        method: &request.method,
-        host: host.trim_end_matches('.'),
-        path: request.uri.path(),
-        query: request.uri.query(),
-        headers: &request.headers,
-        scheme: facts.scheme(request),
-        client: facts.client,
-    }
-}
-
-/// The host in lower case.
-pub(super) fn lower_host(request: &RequestHeader) -> Cow<'_, str> {
-    let host = host(request);
-    match host.bytes().any(|b| b.is_ascii_uppercase()) {
-        true => Cow::Owned(host.to_ascii_lowercase()),
-        false => Cow::Borrowed(host),
-    }
 }
 
 /// Takes the request through its route's policies; `Err` is the answer where none of the upstreams gives it.

@@ -15,8 +15,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::forwarded::X_REQUEST_ID;
 use super::{Ctx, admit, answer, forward};
-use crate::facts::{Connection, Facts};
-use crate::gateway::matcher::RequestView;
+use crate::facts::{Connection, Facts, RequestView, lower_host};
 use crate::gateway::{Destination, Gateway, Route};
 use crate::http1::{Framing, write_request};
 use crate::reply::Reply;
@@ -117,7 +116,7 @@ impl Outcome {
     pub fn view<T>(&self, look: impl FnOnce(&RequestView<'_>) -> T) -> Option<T> {
         let (request, facts) = self.known.as_ref()?;
         let unrouted = matches!(facts.stopped_by, Some("no-route" | "method-not-allowed"));
-        (self.route.is_some() || unrouted).then(|| look(&admit::view(request, &admit::lower_host(request), facts)))
+        (self.route.is_some() || unrouted).then(|| look(&RequestView::of(request, &lower_host(request), facts)))
     }
 }
 

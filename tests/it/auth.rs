@@ -561,3 +561,77 @@ fn a_certificate_says_who_the_client_is() {
         (connection.get("/").host("x.test").send().status == 401).then_some(())
     });
 }
+
+#[test]
+fn who_is_known_may_not_do_everything() {
+    let origin = Origin::saying("ok");
+    let signer = Signer::new("1");
+    let gw = gateway()
+        .file("id.pem", signer.pem())
+        .config(
+            "[auth.idp]\njwt = { key = \"id.pem\", groups = \"claims.roles\" }\n[consumer.bob]\ngroups = [\"staff\"]",
+        )
+        .config("[defaults]\nauth = \"idp\"")
+        .config(
+            r#"
+            [[route]]
+            match = "/scopes"
+            upstream = "origin"
+            authorize = { scopes = ["a:read", "b"] }
+            [[route]]
+            match = "/groups"
+            upstream = "origin"
+            authorize = { groups = ["staff", "admins"] }
+            [[route]]
+            match = "/claims"
+            upstream = "origin"
+            authorize = { claims = { tier = ["gold", "silver"], "org.id" = 7 } }
+            [[route]]
+            match = "/users/{name}"
+            upstream = "origin"
+            authorize = { when = 'request.path == "/users/" + consumer.name || claims.admin' }
+            "#,
+        )
+        .everything_to(&origin)
+        .start();
+    let ask = |target: &str, more: Value| {
+        let mut claims = json!({ "sub": "alice", "exp": in_seconds(300) });
+        more.as_object().unwrap().iter().for_each(|(name, value)| claims[name] = value.clone());
+        gw.get(target).header("Authorization", &bearer(&signer.token(&claims))).send()
+    };
+    for (target, claims) in [
+        ("/scopes", json!({ "scope": "b c a:read" })),
+        ("/scopes", json!({ "scp": ["a:read", "b"] })),
+        ("/groups", json!({ "roles": ["x", "admins"] })),
+        ("/groups", json!({ "sub": "bob" })),
+        ("/claims", json!({ "tier": "silver", "org": { "id": 7 } })),
+        ("/users/alice", json!({})),
+        ("/users/bob", json!({ "admin": true })),
+        ("/else", json!({})),
+    ] {
+        let response = ask(target, claims.clone());
+        assert_eq!(response.status, 200, "{target} {claims}: {response:?}");
+    }
+    for (target, claims) in [
+        ("/scopes", json!({ "scope": "a:read" })),
+        ("/scopes", json!({ "scope": "a:readb" })),
+        ("/scopes", json!({})),
+        ("/groups", json!({ "roles": ["Staff"] })),
+        ("/groups", json!({ "groups": ["staff"] })),
+        ("/claims", json!({ "tier": "gold" })),
+        ("/claims", json!({ "tier": "gold", "org": { "id": "7" } })),
+        ("/claims", json!({ "tier": "bronze", "org": { "id": 7 } })),
+        ("/users/bob", json!({})),
+        ("/users/bob", json!({ "admin": "true" })),
+    ] {
+        let response = ask(target, claims.clone());
+        assert_eq!(response.status, 403, "{target} {claims}: {response:?}");
+        let response = response.problem("forbidden");
+        let challenge = "Bearer error=\"insufficient_scope\", scope=\"a:read b\"";
+        assert_eq!(response.headers.first("www-authenticate"), (target == "/scopes").then_some(challenge));
+    }
+    let line = gw.logged("a scope is missing", |line| line["cause"] == "the caller lacks a scope");
+    assert_eq!(line["stopped_by"], "authorize");
+    gw.get("/scopes").send().expect(401);
+    assert_eq!(origin.requests().len(), 8);
+}

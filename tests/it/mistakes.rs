@@ -405,6 +405,21 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[auth.x]\njwt = { jwks = \"https://id.test/\", refresh = \"1ms\" }", &["asked at most every 1s"]),
     ("[auth.x]\njwt = { jwks = \"https://id.test/\", isuer = \"x\" }", &["did you mean `issuer`?"]),
     ("[auth.x]\njwt = { jwks = \"https://id.test/\" }\nconsumer = \"sub\"", &["`sub` is not a claim", "claims.sub"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauthorize = { scopes = [\"a\"] }",
+        &["nobody is known on this route", "auth = \"NAME\""],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauthorize = { when = 'claims.a' }",
+        &["nobody is known on this route"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauthorize = {}", &["nothing is demanded"]),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauthorize = { scopes = [\"a b\"] }", &["`a b` is not a scope"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauthorize = { when = 'consumer.nam == \"a\"' }",
+        &["`consumer` has no `nam`", "did you mean `name`?", ":8:22"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauthorize = { scope = [] }", &["did you mean `scopes`?"]),
     ("[consumer.x]\nrate_limit = {}", &["this is not available in this version"]),
     ("[consumer.x]\ngroup = []", &["did you mean `groups`?"]),
     ("[test]\nrequest = \"GET /\"", &["`test` is a list: write [[test]]"]),

@@ -20,34 +20,15 @@ mod pattern;
 mod weigh;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
-use http::{HeaderMap, Method};
 use regex::Regex;
 
 use crate::types::Captures;
 use pattern::Segment;
 
+pub use crate::facts::RequestView;
 pub use pattern::{Condition, HostPattern, MethodSet, PathPattern, ValueTest};
 pub use weigh::{Obstacle, Part};
-
-/// What of a request decides its route.
-pub struct RequestView<'r> {
-    /// The method.
-    pub method: &'r Method,
-    /// The host in lower case, without port.
-    pub host: &'r str,
-    /// The normalised path.
-    pub path: &'r str,
-    /// The query as it was sent.
-    pub query: Option<&'r str>,
-    /// The header fields.
-    pub headers: &'r HeaderMap,
-    /// `http` or `https`.
-    pub scheme: &'r str,
-    /// Who asks.
-    pub client: IpAddr,
-}
 
 /// What a route matches.
 #[derive(Clone)]

@@ -1,3 +1,6 @@
+use std::net::IpAddr;
+
+use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
 use super::*;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::build::{Build, Node};
-use crate::facts::Consumer;
+use crate::facts::{Consumer, claim};
 
 /// `[consumer.NAME]` as it is written.
 #[derive(Deserialize)]
@@ -183,16 +183,8 @@ impl Claim {
 
     /// The claim, if it is there.
     pub(super) fn of<'c>(&self, claims: &'c Map<String, Value>) -> Option<&'c Value> {
-        find(claims, &self.0)
+        claim(claims, &self.0)
     }
-}
-
-fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
-    if let Some(value) = claims.get(name) {
-        return Some(value);
-    }
-    let (outer, inner) = name.split_once('.')?;
-    find(claims.get(outer)?.as_object()?, inner)
 }
 
 impl Identities {

@@ -9,7 +9,14 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let mut build = Build::new(&sources, node);
     let config = build.deserialize().unwrap();
     let providers = crate::policy::Providers::default();
-    let scope = Scope { captures: &[], route: "a route", layers: &[], owner: "here", providers: &providers };
+    let scope = Scope {
+        captures: &[],
+        route: "a route",
+        layers: &[],
+        owner: "here",
+        providers: &providers,
+        authenticated: false,
+    };
     let mut policy = RateLimit::compile(config, &scope, &mut build).unwrap();
     policy.limits.iter_mut().for_each(|limit| limit.counts = Arc::new(Counts::new(clock.clone())));
     policy

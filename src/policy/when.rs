@@ -8,6 +8,8 @@
 //! case; several values of one name are joined by `, `) and `query` (the last value of a name). An expression
 //! that fails while it runs (a header that is not there) or gives no boolean does not match. Fields that `request`
 //! does not have are found when the file is loaded.
+//!
+//! Where a caller can be known there are also `claims` and `consumer` (`name`, `groups`).
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,11 +17,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cel::common::ast::{EntryExpr, Expr, LiteralValue, operators};
 use cel::{Context, IdedExpr, Program, Value};
 
-use super::matcher::RequestView;
 use crate::build::suggestion;
+use crate::facts::{Consumer, RequestView};
 
 const LONGEST: usize = 4096;
 const FIELDS: &[&str] = &["method", "path", "host", "scheme", "client", "headers", "query"];
+const CALLER: &[&str] = &["claims", "consumer"];
+const CONSUMER_FIELDS: &[&str] = &["name", "groups"];
 
 /// A compiled condition.
 pub struct When {
@@ -27,14 +31,28 @@ pub struct When {
     root: Context<'static, 'static>,
     headers: bool,
     query: bool,
+    claims: bool,
+    consumer: bool,
 }
 
 impl When {
-    /// Compiles an expression.
+    /// Compiles an expression over the request.
     ///
     /// # Errors
     /// What is wrong with it, in words for the operator.
     pub fn compile(text: &str) -> Result<Self, String> {
+        Self::over(text, &[])
+    }
+
+    /// Compiles an expression over the request and who asks.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for the operator.
+    pub fn with_caller(text: &str) -> Result<Self, String> {
+        Self::over(text, CALLER)
+    }
+
+    fn over(text: &str, more: &[&str]) -> Result<Self, String> {
         if text.len() > LONGEST {
             return Err(format!("the expression is longer than {LONGEST} bytes"));
         }
@@ -42,15 +60,33 @@ impl When {
             .map_err(|_| "the expression cannot be parsed".to_owned())?
             .map_err(|errors| format!("not a CEL expression: {}", one_line(&errors.to_string())))?;
         let root = Context::default();
-        check_names(program.expression(), &mut Vec::new())?;
-        let when = Self { headers: text.contains("headers"), query: text.contains("query"), program, root };
+        check_names(program.expression(), more, &mut Vec::new())?;
+        let names = |name: &str| more.contains(&name) && text.contains(name);
+        let when = Self {
+            headers: text.contains("headers"),
+            query: text.contains("query"),
+            claims: names("claims"),
+            consumer: names("consumer"),
+            program,
+            root,
+        };
         when.check()?;
         Ok(when)
     }
 
     /// Whether a request meets the condition.
     pub fn matches(&self, request: &RequestView<'_>) -> bool {
-        matches!(self.run(request), Ok(Value::Bool(true)))
+        self.matches_caller(request, &Consumer::default())
+    }
+
+    /// Whether a request of this caller meets the condition.
+    pub fn matches_caller(&self, request: &RequestView<'_>, caller: &Consumer) -> bool {
+        matches!(self.run(request, caller), Ok(Value::Bool(true)))
+    }
+
+    /// Whether it says anything of who asks.
+    pub fn asks_for_caller(&self) -> bool {
+        self.claims || self.consumer
     }
 
     /// Runs once over a plain request, to find what can never work.
@@ -65,7 +101,7 @@ impl When {
             scheme: "https",
             client: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         };
-        match self.run(&plain) {
+        match self.run(&plain, &Consumer::default()) {
             Ok(Value::Bool(_)) | Err(cel::ExecutionError::NoSuchKey(_)) => Ok(()),
             Ok(other) => Err(format!("the expression gives {}, and a condition is true or false", other.type_of())),
             Err(error @ cel::ExecutionError::UndeclaredReference(_)) => Err(error.to_string()),
@@ -73,7 +109,7 @@ impl When {
         }
     }
 
-    fn run(&self, request: &RequestView<'_>) -> Result<Value, cel::ExecutionError> {
+    fn run(&self, request: &RequestView<'_>, caller: &Consumer) -> Result<Value, cel::ExecutionError> {
         let mut fields: HashMap<&str, Value> = HashMap::with_capacity(FIELDS.len());
         fields.insert("method", request.method.as_str().into());
         fields.insert("path", request.path.into());
@@ -101,69 +137,86 @@ impl When {
         }
         let mut context = self.root.new_inner_scope();
         context.add_variable_from_value("request", fields);
+        if self.claims {
+            let claims = cel::to_value(&caller.claims);
+            let claims = claims.map_err(|error| cel::ExecutionError::function_error("claims", error))?;
+            context.add_variable_from_value("claims", claims);
+        }
+        if self.consumer {
+            let groups: Vec<Value> = caller.groups.iter().map(|group| Value::from(&**group)).collect();
+            let fields = HashMap::from([("name", Value::from(&*caller.name)), ("groups", groups.into())]);
+            context.add_variable_from_value("consumer", fields);
+        }
         catch_unwind(AssertUnwindSafe(|| self.program.execute(&context)))
             .unwrap_or_else(|_| Err(cel::ExecutionError::function_error("when", "the evaluation failed")))
     }
 }
 
-/// Finds names that nothing has. `bound` are those that macros (`exists`, `all`, `map`, `filter`) bind around it.
-fn check_names<'e>(expression: &'e IdedExpr, bound: &mut Vec<&'e str>) -> Result<(), String> {
+/// Finds names that nothing has. `more` are known besides `request`; `bound` are those that macros (`exists`, `all`,
+/// `map`, `filter`) bind around it.
+fn check_names<'e>(expression: &'e IdedExpr, more: &[&str], bound: &mut Vec<&'e str>) -> Result<(), String> {
     match &expression.expr {
         Expr::Unspecified | Expr::Literal(_) => Ok(()),
-        Expr::Ident(name) if name == "request" || bound.contains(&name.as_str()) => Ok(()),
+        Expr::Ident(name) if name == "request" || more.contains(&name.as_str()) || bound.contains(&name.as_str()) => {
+            Ok(())
+        }
         Expr::Ident(name) => {
-            Err(format!("`{name}` is not known: an expression sees `request` ({})", FIELDS.join(", ")))
+            let more = if more.is_empty() { "" } else { ", `claims` and `consumer` (name, groups)" };
+            Err(format!("`{name}` is not known: an expression sees `request` ({}){more}", FIELDS.join(", ")))
         }
         Expr::Select(select) => {
-            if is_request(&select.operand, bound) {
-                check_field(&select.field)?;
-            }
-            check_names(&select.operand, bound)
+            check_field(&select.operand, &select.field, more, bound)?;
+            check_names(&select.operand, more, bound)
         }
         Expr::Call(call) => {
             if let (operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT, [of, field]) =
                 (call.func_name.as_str(), call.args.as_slice())
-                && is_request(of, bound)
                 && let Expr::Literal(LiteralValue::String(field)) = &field.expr
             {
-                check_field(field.inner())?;
+                check_field(of, field.inner(), more, bound)?;
             }
-            call.target.iter().map(|target| &**target).chain(&call.args).try_for_each(|e| check_names(e, bound))
+            call.target.iter().map(|target| &**target).chain(&call.args).try_for_each(|e| check_names(e, more, bound))
         }
-        Expr::List(list) => list.elements.iter().try_for_each(|element| check_names(element, bound)),
-        Expr::Map(map) => map.entries.iter().try_for_each(|entry| check_entry(&entry.expr, bound)),
-        Expr::Struct(of) => of.entries.iter().try_for_each(|entry| check_entry(&entry.expr, bound)),
+        Expr::List(list) => list.elements.iter().try_for_each(|element| check_names(element, more, bound)),
+        Expr::Map(map) => map.entries.iter().try_for_each(|entry| check_entry(&entry.expr, more, bound)),
+        Expr::Struct(of) => of.entries.iter().try_for_each(|entry| check_entry(&entry.expr, more, bound)),
         Expr::Comprehension(each) => {
-            check_names(&each.iter_range, bound)?;
-            check_names(&each.accu_init, bound)?;
+            check_names(&each.iter_range, more, bound)?;
+            check_names(&each.accu_init, more, bound)?;
             let outer = bound.len();
             bound.extend([each.iter_var.as_str(), each.accu_var.as_str()]);
             bound.extend(each.iter_var2.as_deref());
-            [&each.loop_cond, &each.loop_step, &each.result].into_iter().try_for_each(|e| check_names(e, bound))?;
+            [&each.loop_cond, &each.loop_step, &each.result]
+                .into_iter()
+                .try_for_each(|e| check_names(e, more, bound))?;
             bound.truncate(outer);
             Ok(())
         }
     }
 }
 
-fn check_entry<'e>(entry: &'e EntryExpr, bound: &mut Vec<&'e str>) -> Result<(), String> {
+fn check_entry<'e>(entry: &'e EntryExpr, more: &[&str], bound: &mut Vec<&'e str>) -> Result<(), String> {
     match entry {
-        EntryExpr::StructField(field) => check_names(&field.value, bound),
+        EntryExpr::StructField(field) => check_names(&field.value, more, bound),
         EntryExpr::MapEntry(entry) => {
-            check_names(&entry.key, bound)?;
-            check_names(&entry.value, bound)
+            check_names(&entry.key, more, bound)?;
+            check_names(&entry.value, more, bound)
         }
     }
 }
 
-fn is_request(expression: &IdedExpr, bound: &[&str]) -> bool {
-    matches!(&expression.expr, Expr::Ident(name) if name == "request") && !bound.contains(&"request")
-}
-
-fn check_field(name: &str) -> Result<(), String> {
-    match FIELDS.contains(&name) {
+/// Finds fields that `request` or `consumer` do not have. Claims are whatever a credential says.
+fn check_field(of: &IdedExpr, field: &str, more: &[&str], bound: &[&str]) -> Result<(), String> {
+    let Expr::Ident(name) = &of.expr else { return Ok(()) };
+    let fields = match name.as_str() {
+        name if bound.contains(&name) => return Ok(()),
+        "request" => FIELDS,
+        "consumer" if more.contains(&"consumer") => CONSUMER_FIELDS,
+        _ => return Ok(()),
+    };
+    match fields.contains(&field) {
         true => Ok(()),
-        false => Err(format!("`request` has no `{name}`: {}", suggestion("field", name, FIELDS))),
+        false => Err(format!("`{name}` has no `{field}`: {}", suggestion("field", field, fields))),
     }
 }
 
@@ -224,6 +277,36 @@ mod tests {
             let said = When::compile(text).err().unwrap_or_default();
             assert!(said.contains(help), "{text}: {said}");
         }
+    }
+
+    #[test]
+    fn sees_the_caller() {
+        let claims = serde_json::json!({ "tier": "gold", "level": 3, "orgs": ["a"], "deep": { "a": true } });
+        let serde_json::Value::Object(claims) = claims else { panic!("claims are an object") };
+        let caller = Consumer { name: "alice".into(), groups: vec!["staff".into()], claims };
+        let headers = http::HeaderMap::new();
+        let request = RequestView {
+            method: &http::Method::GET,
+            host: "example.com",
+            path: "/alice",
+            query: None,
+            headers: &headers,
+            scheme: "http",
+            client: "192.0.2.1".parse().unwrap(),
+        };
+        let holds = |text: &str| When::with_caller(text).unwrap().matches_caller(&request, &caller);
+        assert!(holds(r#"claims.tier == "gold" && claims.level >= 3 && "a" in claims.orgs && claims.deep.a"#));
+        assert!(holds(r#"request.path == "/" + consumer.name && "staff" in consumer.groups"#));
+        assert!(!holds("claims.admin") && !holds("claims.level") && !holds("claims.tier > 3"));
+        for (wrong, words) in [
+            ("consumer.group == 'a'", "did you mean `groups`?"),
+            ("claim.tier == 'a'", "`claim` is not known"),
+            ("'gold'", "a condition is true or false"),
+        ] {
+            let said = When::with_caller(wrong).err().unwrap_or_default();
+            assert!(said.contains(words), "{wrong}: {said}");
+        }
+        assert!(When::compile("claims.tier == 'gold'").is_err());
     }
 
     #[test]
