@@ -119,6 +119,49 @@ fn answers_and_errors_say_whom_they_are_for() {
 }
 
 #[test]
+fn refusals_of_other_policies_can_be_read_by_the_page_and_do_not_stop_preflights() {
+    let gw = gateway()
+        .config(
+            r#"
+            [defaults]
+            cors       = { origins = ["https://app.example.com"], expose = ["RateLimit", "Retry-After"] }
+            [[route]]
+            match      = "GET /limited"
+            rate_limit = { rate = "1/h" }
+            respond    = {}
+            [[route]]
+            match      = "GET /inside"
+            access     = { deny = ["127.0.0.0/8"] }
+            respond    = {}
+            "#,
+        )
+        .start();
+    gw.get("/limited").header("Origin", APP).send().expect(200);
+    let limited = gw.get("/limited").header("Origin", APP).send().expect(429).problem("too-many-requests");
+    let denied = gw.get("/inside").header("Origin", APP).send().expect(403).problem("forbidden");
+    for response in [&limited, &denied] {
+        assert_eq!(response.header("access-control-allow-origin"), APP);
+        assert_eq!(response.header("access-control-expose-headers"), "RateLimit, Retry-After");
+    }
+    assert!(limited.headers.first("ratelimit").is_some());
+    preflight(&gw, "/limited", APP, "GET", "").expect(204);
+    preflight(&gw, "/inside", APP, "GET", "").expect(204);
+}
+
+#[test]
+fn a_preflight_is_explained() {
+    let origin = Origin::saying("ok");
+    let gw = started(&origin);
+    let question = serde_json::json!({
+        "request": "OPTIONS /api/7",
+        "headers": [format!("Origin: {APP}"), "Access-Control-Request-Method: PUT"],
+    });
+    let explained = gw.admin_post("/explain", &question.to_string()).expect(200).json();
+    assert_eq!(explained["route"]["name"], "GET,PUT /api/{id}", "{explained:#}");
+    assert_eq!((&explained["stopped_by"], &explained["answer"]["status"]), (&"cors".into(), &204.into()));
+}
+
+#[test]
 fn http2_is_the_same() {
     let origin = Origin::saying("ok");
     let gw = started(&origin);

@@ -122,6 +122,17 @@ fn every_configuration_is_accepted() {
     assert!(refused.is_empty(), "{} are refused\n{}", refused.len(), refused.join("\n=====\n"));
 }
 
+#[test]
+fn every_example_does_what_its_tests_say() {
+    let examples: Vec<_> = fs::read_dir(root().join("conf/examples")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        let output = portcullis(&["check", example.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && !said.contains("warning"), "{}\n{said}", example.display());
+    }
+}
+
 /// What a heading is called in a link.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");

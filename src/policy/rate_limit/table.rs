@@ -24,13 +24,12 @@ struct Shard {
     groups: Vec<Group>,
 }
 
-type Group = [Slot; GROUP];
-
-/// A slot whose time has come is free.
+/// Keys in one line of the processor's cache, their times in the next. A key whose time has come is as good as none.
 #[derive(Clone, Copy, Default)]
-struct Slot {
-    key: u64,
-    until: u64,
+#[repr(C, align(128))]
+struct Group {
+    keys: [u64; GROUP],
+    until: [u64; GROUP],
 }
 
 impl Default for Table {
@@ -49,11 +48,11 @@ impl Table {
     pub fn update<T>(&self, key: u64, now: u64, decide: impl FnOnce(u64) -> (Option<u64>, T)) -> T {
         // The hash is taken apart: the highest bits choose the shard, others the groups.
         let mut shard = self.shards[(key >> 58) as usize % SHARDS].lock();
-        let found = shard.find(key).map(|at| shard.at(at).until);
-        let (until, result) = decide(found.unwrap_or(0));
+        let found = shard.find(key);
+        let (until, result) = decide(found.map_or(0, |(group, slot)| shard.groups[group].until[slot]));
         if let Some(until) = until {
-            let at = shard.find(key).unwrap_or_else(|| shard.place(key, now, self.most));
-            *shard.at(at) = Slot { key, until };
+            let at = found.unwrap_or_else(|| shard.place(key, now, self.most));
+            shard.put(at, key, until);
         }
         result
     }
@@ -61,14 +60,15 @@ impl Table {
     /// How many keys are not idle.
     #[cfg(test)]
     fn busy(&self, now: u64) -> usize {
-        let busy = |shard: &Mutex<Shard>| shard.lock().groups.iter().flatten().filter(|slot| slot.until > now).count();
-        self.shards.iter().map(busy).sum()
+        let busy = |group: &Group| group.until.iter().filter(|until| **until > now).count();
+        self.shards.iter().map(|shard| shard.lock().groups.iter().map(busy).sum::<usize>()).sum()
     }
 }
 
 impl Shard {
-    fn at(&mut self, (group, slot): (usize, usize)) -> &mut Slot {
-        &mut self.groups[group][slot]
+    fn put(&mut self, (group, slot): (usize, usize), key: u64, until: u64) {
+        self.groups[group].keys[slot] = key;
+        self.groups[group].until[slot] = until;
     }
 
     /// The two groups of a key. There is at least one.
@@ -83,7 +83,7 @@ impl Shard {
             return None;
         }
         self.groups_of(key).into_iter().find_map(|group| {
-            let slot = self.groups[group].iter().position(|slot| slot.key == key)?;
+            let slot = self.groups[group].keys.iter().position(|other| *other == key)?;
             Some((group, slot))
         })
     }
@@ -106,15 +106,15 @@ impl Shard {
         if self.groups.is_empty() {
             return None;
         }
-        let free = |group: usize| self.groups[group].iter().filter(|slot| slot.until <= now).count();
+        let free = |group: usize| self.groups[group].until.iter().filter(|until| **until <= now).count();
         let [first, second] = self.groups_of(key);
         let group = if free(second) > free(first) { second } else { first };
-        self.groups[group].iter().position(|slot| slot.until <= now).map(|slot| (group, slot))
+        self.groups[group].until.iter().position(|until| *until <= now).map(|slot| (group, slot))
     }
 
     fn nearest_to_idle(&self, key: u64) -> (usize, usize) {
         let slots = self.groups_of(key).into_iter().flat_map(|group| (0..GROUP).map(move |slot| (group, slot)));
-        slots.min_by_key(|(group, slot)| self.groups[*group][*slot].until).expect("a key has two groups")
+        slots.min_by_key(|(group, slot)| self.groups[*group].until[*slot]).expect("a key has two groups")
     }
 
     /// Twice the groups, and again where a key finds no place in them, which is rare.
@@ -123,12 +123,13 @@ impl Shard {
         let mut count = (before.len() * 2).max(1);
         'size: loop {
             self.groups = vec![Group::default(); count];
-            for slot in before.iter().flatten().filter(|slot| slot.until > now) {
-                let Some(free) = self.free(slot.key, now) else {
+            let slots = before.iter().flat_map(|group| group.keys.into_iter().zip(group.until));
+            for (key, until) in slots.filter(|(_, until)| *until > now) {
+                let Some(free) = self.free(key, now) else {
                     count *= 2;
                     continue 'size;
                 };
-                *self.at(free) = *slot;
+                self.put(free, key, until);
             }
             return;
         }

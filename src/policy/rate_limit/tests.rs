@@ -123,3 +123,23 @@ fn a_key_is_made_of_all_its_parts() {
     assert!(ask(&[], "r") && !ask(&[], "r"), "without the field it is the address that counts");
     assert!(!ask(&["a"], "r") && !ask(&["a", "b"], "r"));
 }
+
+#[test]
+fn workers_together_let_no_more_through_than_burst_and_rate() {
+    let clock = Clock::fake();
+    let policy = compiled(r#"{ rate = "1000/s", burst = 10 }"#, &clock);
+    let work = || {
+        let mut facts = Facts::of_client("192.0.2.1");
+        let ask = |_| {
+            clock.advance(Duration::from_micros(50));
+            ask(&policy, &mut facts).is_ok()
+        };
+        (0..2000).map(ask).filter(|admitted| *admitted).count()
+    };
+    let admitted: usize = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    // 8000 times 50 microseconds.
+    assert!((300..=410).contains(&admitted), "{admitted}");
+}
