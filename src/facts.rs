@@ -11,6 +11,7 @@ use pingora_http::RequestHeader;
 use crate::deadline::Deadline;
 use crate::http01::Http01;
 use crate::telemetry::metrics::traffic::ListenerSeries;
+use crate::telemetry::trace::Trace;
 use crate::types::template::{Variable, Variables, query_value};
 use crate::types::{Captures, Cidr};
 
@@ -159,6 +160,8 @@ pub struct Facts {
     pub consumer: Option<Arc<Consumer>>,
     /// Names the request in logs and towards the upstream.
     pub id: HeaderValue,
+    /// Where it came from and what it was sent to, where traces are made.
+    pub trace: Option<Box<Trace>>,
     /// When the request's head was complete.
     pub started: Instant,
     /// Where in the path the route's captures are.

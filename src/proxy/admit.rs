@@ -50,6 +50,7 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
         trusted,
         consumer: None,
         id: id.unwrap_or_else(new_request_id),
+        trace: None,
         started: Instant::now(),
         captures: Captures::default(),
         route: None,
@@ -64,6 +65,13 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
         grpc,
         streaming,
         connection,
+    }
+}
+
+/// Begins the trace of a request, where traces are made.
+pub(super) fn trace(request: &RequestHeader, ctx: &mut Ctx) {
+    if let (Some(tracer), Some(facts)) = (&ctx.gateway.tracer, &mut ctx.facts) {
+        facts.trace = Some(tracer.begin(&request.headers, facts.trusted));
     }
 }
 

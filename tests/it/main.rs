@@ -32,5 +32,6 @@ mod routing;
 mod selftest;
 mod timeouts;
 mod tls;
+mod traces;
 mod upgrade;
 mod upstreams;
