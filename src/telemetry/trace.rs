@@ -12,13 +12,14 @@
 //!
 //! Nothing here waits: what the queue cannot take is dropped and counted.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prometheus::IntCounter;
-use serde_json::{Value, json};
+use serde::Serialize;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
@@ -159,40 +160,42 @@ impl Trace {
 
 impl Span {
     /// The spans of OTLP that it is: the gateway's own, and one for each attempt.
-    fn export(&self, spans: &mut Vec<Value>) {
+    fn export<'s>(&'s self, spans: &mut Vec<Exported<'s>>) {
         let Self { trace, duration, .. } = self;
         let began = self.ended.checked_sub(*duration).unwrap_or(UNIX_EPOCH);
         let at = |time: Duration| nanos(began + time);
         let name = match &self.route {
-            Some(route) => format!("{} {route}", self.method),
-            None => self.method.to_string(),
+            Some(route) => Cow::Owned(format!("{} {route}", self.method)),
+            None => Cow::Borrowed(&*self.method),
         };
-        let mut attributes = vec![
-            text("http.request.method", &self.method),
+        let mut attributes = Vec::with_capacity(9);
+        attributes.extend([
+            text("http.request.method", &*self.method),
             text("url.scheme", self.scheme),
-            text("url.path", &self.path),
-            text("server.address", &self.host),
-            text("client.address", &self.client.to_string()),
-        ];
+            text("url.path", &*self.path),
+            text("server.address", &*self.host),
+            text("client.address", self.client.to_string()),
+        ]);
         attributes.extend(self.route.as_deref().map(|route| text("http.route", route)));
         attributes.extend(self.status.map(|status| number("http.response.status_code", status.into())));
         attributes.extend(self.stopped_by.map(|by| text("portcullis.stopped_by", by)));
-        spans.push(json!({
-            "traceId": trace.id(),
-            "spanId": hex(trace.span),
-            "parentSpanId": trace.parent.map_or(String::new(), hex),
-            "flags": u8::from(trace.sampled),
-            "name": name,
-            "kind": 2,
-            "startTimeUnixNano": at(Duration::ZERO),
-            "endTimeUnixNano": at(*duration),
-            "attributes": attributes,
-            "status": status(self.failed),
-        }));
+        spans.push(Exported {
+            trace_id: trace.id(),
+            span_id: hex(trace.span),
+            parent_span_id: trace.parent.map_or(String::new(), hex),
+            flags: trace.sampled.into(),
+            name,
+            kind: SERVER,
+            start_time_unix_nano: at(Duration::ZERO),
+            end_time_unix_nano: at(*duration),
+            attributes,
+            status: Status::of(self.failed),
+        });
         for (i, attempt) in trace.attempts.iter().enumerate() {
             let end = trace.attempts.get(i + 1).map_or(*duration, |next| next.began);
-            let mut attributes =
-                vec![text("http.request.method", &self.method), text("server.address", &attempt.server)];
+            let mut attributes = Vec::with_capacity(6);
+            attributes.push(text("http.request.method", &*self.method));
+            attributes.push(text("server.address", &*attempt.server));
             attributes.extend(self.upstream.as_deref().map(|upstream| text("portcullis.upstream", upstream)));
             if i > 0 {
                 attributes.push(number("http.request.resend_count", i as u64));
@@ -202,35 +205,108 @@ impl Span {
                 let waited = after.saturating_sub(attempt.began);
                 attributes.push(number("portcullis.first_byte_us", waited.as_micros() as u64));
             }
-            spans.push(json!({
-                "traceId": trace.id(),
-                "spanId": hex(attempt.span),
-                "parentSpanId": hex(trace.span),
-                "flags": u8::from(trace.sampled),
-                "name": self.method,
-                "kind": 3,
-                "startTimeUnixNano": at(attempt.began),
-                "endTimeUnixNano": at(end.max(attempt.began)),
-                "attributes": attributes,
-                "status": status(attempt.answered.is_none_or(|(_, status)| status >= 500)),
-            }));
+            spans.push(Exported {
+                trace_id: trace.id(),
+                span_id: hex(attempt.span),
+                parent_span_id: hex(trace.span),
+                flags: trace.sampled.into(),
+                name: Cow::Borrowed(&self.method),
+                kind: CLIENT,
+                start_time_unix_nano: at(attempt.began),
+                end_time_unix_nano: at(end.max(attempt.began)),
+                attributes,
+                status: Status::of(attempt.answered.is_none_or(|(_, status)| status >= 500)),
+            });
         }
+    }
+}
+
+/// A span of OTLP.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Exported<'s> {
+    trace_id: &'s str,
+    span_id: String,
+    parent_span_id: String,
+    flags: u8,
+    name: Cow<'s, str>,
+    kind: u8,
+    start_time_unix_nano: String,
+    end_time_unix_nano: String,
+    attributes: Vec<Attribute<'s>>,
+    status: Status,
+}
+
+/// What receives a request.
+const SERVER: u8 = 2;
+/// What sends one.
+const CLIENT: u8 = 3;
+
+#[derive(Serialize)]
+struct Attribute<'s> {
+    key: &'static str,
+    value: Value<'s>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Value<'s> {
+    StringValue(Cow<'s, str>),
+    /// As text, as OTLP's JSON has it.
+    IntValue(String),
+}
+
+#[derive(Serialize)]
+struct Status {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u8>,
+}
+
+impl Status {
+    fn of(failed: bool) -> Self {
+        Self { code: failed.then_some(2) }
     }
 }
 
 /// What a collector is sent (OTLP 1.0, `ExportTraceServiceRequest` as JSON).
 pub fn export(spans: &[Box<Span>]) -> Vec<u8> {
-    let mut all = Vec::new();
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request<'s> {
+        resource_spans: [ResourceSpans<'s>; 1],
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct ResourceSpans<'s> {
+        resource: Resource<'s>,
+        scope_spans: [ScopeSpans<'s>; 1],
+    }
+    #[derive(Serialize)]
+    struct Resource<'s> {
+        attributes: [Attribute<'s>; 2],
+    }
+    #[derive(Serialize)]
+    struct ScopeSpans<'s> {
+        scope: Scope,
+        spans: Vec<Exported<'s>>,
+    }
+    #[derive(Serialize)]
+    struct Scope {
+        name: &'static str,
+        version: &'static str,
+    }
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let mut all = Vec::with_capacity(2 * spans.len());
     spans.iter().for_each(|span| span.export(&mut all));
-    let resource = [text("service.name", "portcullis"), text("service.version", env!("CARGO_PKG_VERSION"))];
-    let scope = json!({ "name": "portcullis", "version": env!("CARGO_PKG_VERSION") });
-    let request = json!({
-        "resourceSpans": [{
-            "resource": { "attributes": resource },
-            "scopeSpans": [{ "scope": scope, "spans": all }],
-        }],
-    });
-    request.to_string().into_bytes()
+    let resource = Resource { attributes: [text("service.name", "portcullis"), text("service.version", VERSION)] };
+    let scope = Scope { name: "portcullis", version: VERSION };
+    let request =
+        Request { resource_spans: [ResourceSpans { resource, scope_spans: [ScopeSpans { scope, spans: all }] }] };
+    let mut body = Vec::with_capacity(2048 * spans.len());
+    if let Err(error) = serde_json::to_writer(&mut body, &request) {
+        log::error!("traces cannot be written: {error}");
+    }
+    body
 }
 
 /// The ids of a `traceparent`, and whether it is sampled.
@@ -259,17 +335,12 @@ fn nanos(time: SystemTime) -> String {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string()
 }
 
-fn text(key: &str, value: &str) -> Value {
-    json!({ "key": key, "value": { "stringValue": value } })
+fn text<'s>(key: &'static str, value: impl Into<Cow<'s, str>>) -> Attribute<'s> {
+    Attribute { key, value: Value::StringValue(value.into()) }
 }
 
-/// Whole numbers are text in OTLP's JSON.
-fn number(key: &str, value: u64) -> Value {
-    json!({ "key": key, "value": { "intValue": value.to_string() } })
-}
-
-fn status(failed: bool) -> Value {
-    if failed { json!({ "code": 2 }) } else { json!({}) }
+fn number<'s>(key: &'static str, value: u64) -> Attribute<'s> {
+    Attribute { key, value: Value::IntValue(value.to_string()) }
 }
 
 #[cfg(test)]
