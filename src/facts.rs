@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::deadline::Deadline;
 use crate::http01::Http01;
 use crate::telemetry::metrics::traffic::ListenerSeries;
+use crate::telemetry::trace::Trace;
 use crate::types::template::{Variable, Variables, query_value};
 use crate::types::{Captures, Cidr};
 
@@ -162,6 +163,8 @@ pub struct Facts {
     pub assumed: Option<Box<serde_json::Map<String, serde_json::Value>>>,
     /// Names the request in logs and towards the upstream.
     pub id: HeaderValue,
+    /// Where it came from and what it was sent to, where traces are made.
+    pub trace: Option<Box<Trace>>,
     /// When the request's head was complete.
     pub started: Instant,
     /// Where in the path the route's captures are.
@@ -268,6 +271,36 @@ pub fn claim<'c>(claims: &'c serde_json::Map<String, serde_json::Value>, name: &
 }
 
 impl Facts {
+    /// What is known of a request once its head is there.
+    pub fn new(connection: Arc<Connection>, client: IpAddr, id: HeaderValue) -> Self {
+        Self {
+            connection,
+            client,
+            trusted: false,
+            consumer: None,
+            assumed: None,
+            id,
+            trace: None,
+            started: Instant::now(),
+            captures: Captures::default(),
+            route: None,
+            upstream: None,
+            server: None,
+            attempts: 0,
+            asked_after: None,
+            first_byte: None,
+            entered: 0,
+            allowances: SmallVec::new(),
+            place: None,
+            shadowed: None,
+            rehearsal: false,
+            stopped_by: None,
+            cause: None,
+            grpc: false,
+            streaming: false,
+        }
+    }
+
     /// What is known of a request by this client, for tests of policies.
     #[cfg(test)]
     pub(crate) fn of_client(client: &str) -> Self {
@@ -280,30 +313,10 @@ impl Facts {
             challenges: None,
             counts: None,
         };
+        let connection = Arc::new(Connection::new(None, None, Arc::new(listener), None));
         Self {
-            connection: Arc::new(Connection::new(None, None, Arc::new(listener), None)),
-            client: client.parse().expect("a test gives an address"),
-            trusted: false,
-            consumer: None,
-            id: HeaderValue::from_static("id"),
-            started: Instant::now(),
-            captures: Captures::default(),
             route: Some("a route".into()),
-            upstream: None,
-            server: None,
-            attempts: 0,
-            asked_after: None,
-            first_byte: None,
-            entered: 0,
-            allowances: SmallVec::new(),
-            place: None,
-            shadowed: None,
-            rehearsal: false,
-            assumed: None,
-            stopped_by: None,
-            cause: None,
-            grpc: false,
-            streaming: false,
+            ..Self::new(connection, client.parse().expect("a test gives an address"), HeaderValue::from_static("id"))
         }
     }
 

@@ -140,6 +140,7 @@ impl ProxyHttp for Proxy {
         session.set_read_timeout(Some(timeouts.body));
         session.set_write_timeout(Some(timeouts.body));
         ctx.facts = Some(facts);
+        admit::trace(session.req_header(), ctx);
         Ok(())
     }
 

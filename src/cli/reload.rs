@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::explain::{Asked, explain};
 use super::run::End;
+use super::settings::TraceSettings;
 use super::state_dir::StateDir;
 use super::{Plan, compile_over, logger, notify};
 use crate::admin::Control;
@@ -28,9 +29,11 @@ use crate::gateway::Gateway;
 use crate::keep::{Fingerprint, Keep};
 use crate::server::acme::Acme;
 use crate::server::listener::{Address, AdminSpec, ListenerSpec};
+use crate::server::otlp::Collector;
 use crate::server::{Expiry, Server};
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Rotation};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Tracer;
 use crate::upstream::Background;
 
 /// The gateway at work, and what it was made of.
@@ -74,6 +77,7 @@ pub(super) struct State {
     pub listeners: Vec<Arc<ListenerSpec>>,
     pub keep: Keep,
     pub access: AccessLogConfig,
+    pub trace: Option<TraceSettings>,
     /// `[server]` and `[admin]`.
     pub fixed: [Fingerprint; 2],
 }
@@ -163,6 +167,10 @@ impl Running {
                 .map_err(|error| format!("error: cannot open the access log: {error}"))?
                 .map(Arc::new),
         };
+        gateway.tracer = match settings.trace == state.trace {
+            true => before.tracer.clone(),
+            false => tracer(settings.trace.as_ref(), &self.metrics, &self.runtime),
+        };
         self.acme.load(&listeners);
         let bound = self.server.apply(&listeners).map_err(|errors| format!("error: {}", errors.join("\nerror: ")))?;
         for (name, address) in bound {
@@ -181,13 +189,26 @@ impl Running {
             state.loaded = loaded;
         }
         (state.listeners, state.access, state.fixed, state.files) = (listeners, settings.access, fixed, files);
-        state.keep = keep;
+        (state.keep, state.trace) = (keep, settings.trace);
         let receipt = receipt(state.generation, changes);
         let said = format!("generation {}, {}", receipt.generation, summary(&receipt.changes));
         log::info!("reloaded: {said}");
         notify::status(&said);
         Ok(receipt)
     }
+}
+
+/// What traces are made with; they go to their collector in the background.
+pub(super) fn tracer(
+    settings: Option<&TraceSettings>,
+    metrics: &Metrics,
+    background: &tokio::runtime::Handle,
+) -> Option<Arc<Tracer>> {
+    let settings = settings?;
+    let (tracer, spans) = Tracer::new(settings.sample, metrics.traces_dropped.clone());
+    let collector = Collector::new(settings.endpoint.clone(), metrics.traces_dropped.clone());
+    background.spawn(collector.run(spans));
+    Some(Arc::new(tracer))
 }
 
 impl Control for Running {

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::reload::{Running, State};
+use super::reload::{Running, State, tracer};
 use super::state_dir::StateDir;
 use super::upgrade::{self, LAST_ANSWER, Predecessor};
 use super::{Plan, logger, notify, watch};
@@ -131,6 +131,7 @@ impl Started {
             .enable_all()
             .build()
             .map_err(|error| format!("error: cannot start: {error}"))?;
+        gateway.tracer = tracer(settings.trace.as_ref(), &metrics, background.handle());
         let pools = Background::new(background.handle().clone());
         gateway.pools().for_each(|(_, pool)| pool.start(&pools));
         gateway.providers().start(pools.runtime());
@@ -175,6 +176,7 @@ impl Started {
                     keep,
                     listeners,
                     access: settings.access,
+                    trace: settings.trace,
                     fixed,
                 }),
             });

@@ -14,6 +14,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::Uri;
 use serde::Deserialize;
 
 use crate::build::Build;
@@ -36,6 +37,7 @@ pub(super) struct Settings {
     pub(super) binary: Option<PathBuf>,
     pub(super) level: Option<log::LevelFilter>,
     pub(super) access: AccessLogConfig,
+    pub(super) trace: Option<TraceSettings>,
 }
 
 #[derive(Deserialize, Default)]
@@ -53,6 +55,43 @@ struct ServerConfig {
 struct LogConfig {
     level: Option<Level>,
     access: AccessLogConfig,
+}
+
+/// `[trace]`.
+#[derive(Clone, PartialEq)]
+pub(super) struct TraceSettings {
+    pub(super) endpoint: Uri,
+    pub(super) sample: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TraceConfig {
+    endpoint: String,
+    #[serde(default = "a_tenth")]
+    sample: f64,
+}
+
+fn a_tenth() -> f64 {
+    0.1
+}
+
+/// `None` after every mistake was reported.
+fn trace(build: &mut Build<'_>) -> Option<TraceSettings> {
+    let config: TraceConfig = build.deserialize()?;
+    if !(0.0..=1.0).contains(&config.sample) {
+        build.error("sample", "the share of requests is from 0 to 1").help("write 0.1 for a tenth of them");
+        return None;
+    }
+    let endpoint = config.endpoint.parse::<Uri>().ok().filter(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
+    });
+    if endpoint.is_none() {
+        build
+            .error("endpoint", format!("`{}` is not the address of a collector", config.endpoint))
+            .help("write \"http://127.0.0.1:4318\"; `/v1/traces` is added to it");
+    }
+    Some(TraceSettings { endpoint: endpoint?, sample: config.sample })
 }
 
 #[derive(Deserialize)]
@@ -139,8 +178,11 @@ impl Settings {
             }),
             None => Some(LogConfig::default()),
         };
-        let server = server?;
-        let log = log?;
+        let trace = match root.get("trace") {
+            Some(node) => build.within_node(node, trace).map(Some),
+            None => Some(None),
+        };
+        let (server, log, trace) = (server?, log?, trace?);
         Some(Self {
             threads: server.threads.map_or_else(cores, usize::from),
             grace: server.grace_period.map_or(GRACE, Into::into),
@@ -149,6 +191,7 @@ impl Settings {
             binary: server.binary,
             level: log.level.map(Into::into),
             access: log.access,
+            trace,
         })
     }
 }

@@ -34,6 +34,7 @@ use crate::build::{Build, Entry, Node, Place, Table, Value};
 use crate::policy::{self, Chain, Providers, Scope};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::traffic::{Meter, RouteSeries, Words};
+use crate::telemetry::trace::Tracer;
 use crate::upstream::{Pool, UpstreamConfig};
 use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
 use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, RequestView, RouteSpec, ValueTest};
@@ -50,6 +51,8 @@ pub struct Gateway {
     providers: Providers,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
+    /// What traces are made with, if they are.
+    pub tracer: Option<Arc<Tracer>>,
     /// What is counted of requests that find no route.
     pub no_route: RouteSeries,
     /// Counts what answered instead of an upstream.
@@ -134,6 +137,7 @@ impl Gateway {
             pools,
             providers,
             access_log: None,
+            tracer: None,
             no_route: meter.no_route(),
             stopped: meter.stopped(),
         })

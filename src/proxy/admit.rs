@@ -46,30 +46,14 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
     let grpc = content_type.starts_with(b"application/grpc");
     let events = request.headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream");
     let streaming = grpc || events || request.headers.contains_key(UPGRADE);
-    Facts {
-        client,
-        trusted,
-        consumer: None,
-        assumed: None,
-        id: id.unwrap_or_else(new_request_id),
-        started: Instant::now(),
-        captures: Captures::default(),
-        route: None,
-        upstream: None,
-        server: None,
-        attempts: 0,
-        asked_after: None,
-        first_byte: None,
-        entered: 0,
-        allowances: SmallVec::new(),
-        place: None,
-        shadowed: None,
-        rehearsal: false,
-        stopped_by: None,
-        cause: None,
-        grpc,
-        streaming,
-        connection,
+    let id = id.unwrap_or_else(new_request_id);
+    Facts { trusted, grpc, streaming, ..Facts::new(connection, client, id) }
+}
+
+/// Begins the trace of a request, where traces are made.
+pub(super) fn trace(request: &RequestHeader, ctx: &mut Ctx) {
+    if let (Some(tracer), Some(facts)) = (&ctx.gateway.tracer, &mut ctx.facts) {
+        facts.trace = Some(tracer.begin(&request.headers, facts.trusted));
     }
 }
 

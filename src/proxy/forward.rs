@@ -36,6 +36,9 @@ pub(super) fn choose(ctx: &mut Ctx, request: &RequestHeader) -> bool {
     }
     facts.attempts += 1;
     facts.server = Some(pick.backend().name());
+    if let Some(trace) = &mut facts.trace {
+        trace.attempt(pick.backend().name(), started.saturating_duration_since(facts.started));
+    }
     ctx.tried.add(&pick);
     ctx.attempt = Some(Attempt { pick, started, answered: false });
     patience::begin(ctx, request, &pool);
@@ -71,6 +74,12 @@ pub(super) fn shape(original: &RequestHeader, head: &mut RequestHeader, ctx: &Ct
     let (Some(facts), Some(route)) = (&ctx.facts, &ctx.route) else { return Ok(()) };
     let style = ctx.pool().map_or(ForwardedStyle::None, |pool| pool.forwarded());
     forwarded::write(original, head, facts, style);
+    if let Some(trace) = &facts.trace {
+        trace.write(&mut |name, value| match value {
+            Some(value) => drop(head.insert_header(name, value)),
+            None => drop(head.remove_header(&name)),
+        });
+    }
     route.chain.upstream(head, original, facts)
 }
 
@@ -101,6 +110,9 @@ pub(super) fn answered(method: &Method, untouched: bool, head: &ResponseHeader, 
     attempt.answered = true;
     if let Some(facts) = &mut ctx.facts {
         facts.first_byte = Some(latency);
+        if let Some(trace) = &mut facts.trace {
+            trace.answered(facts.started.elapsed(), head.status.as_u16());
+        }
     }
     let failure = Failure::Status(head.status.as_u16());
     if head.status.is_server_error() && may_retry(method, untouched, ctx, failure, false) {

@@ -1,14 +1,17 @@
 //! The access log's line for a request.
 
+use std::time::{Duration, SystemTime};
+
 use http::Version;
 use pingora_core::Error;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::{Ctx, patience};
-use crate::facts::host;
+use crate::facts::{Facts, host};
 use crate::telemetry::access_log::Line;
 use crate::telemetry::metrics::traffic::RouteCounts;
+use crate::telemetry::trace::Span;
 
 /// What only the carrier of the exchange knows.
 pub(super) struct Carried {
@@ -51,6 +54,11 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
     if let Some(by) = facts.stopped_by {
         ctx.gateway.stopped.count(by);
     }
+    line(request, carried, facts, duration, ctx);
+    trace(request, carried, duration, ctx);
+}
+
+fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, duration: Duration, ctx: &Ctx) {
     let Some(log) = &ctx.gateway.access_log else { return };
     let explained = carried.broke || facts.stopped_by.is_some();
     let cause = facts.cause.as_deref().filter(|_| explained).unwrap_or("");
@@ -75,6 +83,7 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
         first_byte: facts.first_byte,
         bytes_in: carried.bytes_in,
         bytes_out: carried.bytes_out,
+        trace_id: facts.trace.as_ref().map_or("", |trace| trace.id()),
         request_id: facts.id.to_str().unwrap_or(""),
         tls: facts.connection.tls.as_ref().map_or("", |tls| tls.version),
         stopped_by: facts.stopped_by.unwrap_or(""),
@@ -82,6 +91,31 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
         refused: "",
         cause,
         headers: Some(&request.headers),
+    });
+}
+
+/// Has what became of the request exported: if it was sampled, or has failed.
+fn trace(request: &RequestHeader, carried: &Carried, duration: Duration, ctx: &mut Ctx) {
+    let (Some(tracer), Some(facts)) = (&ctx.gateway.tracer, &mut ctx.facts) else { return };
+    let Some(trace) = facts.trace.take() else { return };
+    let failed = carried.status.is_some_and(|status| status >= 500 || (status < 400 && carried.broke));
+    if !failed && !trace.is_sampled() {
+        return;
+    }
+    tracer.end(Span {
+        trace,
+        duration,
+        method: request.method.as_str().into(),
+        scheme: facts.scheme(request),
+        host: host(request).into(),
+        path: request.uri.path().into(),
+        client: facts.client,
+        route: facts.route.clone(),
+        upstream: facts.upstream.clone(),
+        status: carried.status,
+        failed,
+        stopped_by: facts.stopped_by,
+        ended: SystemTime::now(),
     });
 }
 

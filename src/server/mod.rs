@@ -10,6 +10,7 @@ pub mod handover;
 pub(crate) mod head;
 mod http2;
 pub mod listener;
+pub mod otlp;
 mod proxy_protocol;
 mod tls;
 mod transport;

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub certificate_renewals: Family<IntCounterVec, 2>,
     /// Lines that the access log could not take.
     pub access_log_dropped: IntCounter,
+    /// Traces that no collector took.
+    pub traces_dropped: IntCounter,
     /// What answered instead of an upstream: a policy, or the kind of problem.
     pub stopped: Arc<Words>,
     /// Why requests were refused before they were read as a whole.
@@ -100,6 +102,7 @@ impl Metrics {
                 ["certificate", "result"],
             ),
             access_log_dropped: add.counter("access_log_dropped_total", "Lines that the access log could not take."),
+            traces_dropped: add.counter("traces_dropped_total", "Traces that no collector took."),
             breaker_state: add.family(
                 IntGaugeVec::new,
                 "upstream_breaker_state",

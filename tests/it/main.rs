@@ -38,5 +38,6 @@ mod split;
 mod systemd;
 mod timeouts;
 mod tls;
+mod traces;
 mod upgrade;
 mod upstreams;

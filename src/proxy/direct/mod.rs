@@ -136,6 +136,7 @@ impl Direct {
             return None;
         }
         log_line::begin(&ctx);
+        admit::trace(request, &mut ctx);
         if verdict.is_ok() {
             verdict = admit::enter(request, &mut ctx).await;
         }

@@ -47,6 +47,8 @@ pub struct Line<'a> {
     pub bytes_out: u64,
     /// The request's id.
     pub request_id: &'a str,
+    /// The id of its trace.
+    pub trace_id: &'a str,
     /// The version of TLS.
     pub tls: &'a str,
     /// Who answered instead of an upstream.
@@ -114,6 +116,7 @@ fields! {
     "bytes_in" => BytesIn,
     "bytes_out" => BytesOut,
     "request_id" => RequestId,
+    "trace_id" => TraceId,
     "tls" => Tls,
     "user_agent" => UserAgent,
     "stopped_by" => StoppedBy,
@@ -216,6 +219,7 @@ impl Line<'_> {
             Field::Upstream => self.upstream,
             Field::Server => self.server,
             Field::RequestId => self.request_id,
+            Field::TraceId => self.trace_id,
             Field::Tls => self.tls,
             Field::StoppedBy => self.stopped_by,
             Field::Shadowed => self.shadowed,

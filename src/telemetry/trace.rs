@@ -1,0 +1,402 @@
+//! Traces: where a request came from and what it was sent to, for OpenTelemetry collectors.
+//!
+//! ```toml
+//! [trace]
+//! endpoint = "http://127.0.0.1:4318"    # OTLP over HTTP, as JSON, at /v1/traces
+//! sample   = 0.1
+//! ```
+//!
+//! A request from a trusted peer goes on with its `traceparent` and `tracestate` (W3C Trace Context) and is sampled if
+//! the peer says so; any other begins a trace of its own. The upstream gets a `traceparent` that names the attempt. A
+//! request that failed is exported even if it was not sampled.
+//!
+//! Nothing here waits: what the queue cannot take is dropped and counted.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use prometheus::IntCounter;
+use serde::Serialize;
+use smallvec::SmallVec;
+use tokio::sync::mpsc;
+
+/// `traceparent`.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// `tracestate`.
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Spans that may wait to be exported.
+const QUEUE: usize = 4096;
+
+/// Begins traces, and takes what became of them.
+pub struct Tracer {
+    /// The share of requests that are sampled, of 2³².
+    sampled: u64,
+    queue: mpsc::Sender<Box<Span>>,
+    dropped: IntCounter,
+}
+
+/// The trace of one request.
+#[derive(Debug)]
+pub struct Trace {
+    /// The gateway's own part.
+    span: u64,
+    /// Who sent the request, where that is known.
+    parent: Option<u64>,
+    sampled: bool,
+    /// The trace's id in hexadecimal.
+    text: Box<str>,
+    attempts: SmallVec<[Attempt; 1]>,
+}
+
+/// One attempt at a server.
+#[derive(Debug)]
+struct Attempt {
+    span: u64,
+    server: Arc<str>,
+    /// Since the request began.
+    began: Duration,
+    /// The head of the answer, since the request began, and its status.
+    answered: Option<(Duration, u16)>,
+}
+
+/// What became of a request.
+pub struct Span {
+    /// Where it came from, and what it was sent to.
+    pub trace: Box<Trace>,
+    /// How long it took.
+    pub duration: Duration,
+    /// The method.
+    pub method: Box<str>,
+    /// The scheme.
+    pub scheme: &'static str,
+    /// The host.
+    pub host: Box<str>,
+    /// The path.
+    pub path: Box<str>,
+    /// Who asked.
+    pub client: IpAddr,
+    /// The route's name.
+    pub route: Option<Arc<str>>,
+    /// The upstream's name.
+    pub upstream: Option<Arc<str>>,
+    /// The status of the answer; none when the client left before it.
+    pub status: Option<u16>,
+    /// Whether the gateway or the upstream failed.
+    pub failed: bool,
+    /// What answered instead of an upstream.
+    pub stopped_by: Option<&'static str>,
+    /// When it ended.
+    pub ended: SystemTime,
+}
+
+impl Tracer {
+    /// One that samples this share of the requests; gives where its spans come out.
+    pub fn new(sample: f64, dropped: IntCounter) -> (Self, mpsc::Receiver<Box<Span>>) {
+        let (queue, spans) = mpsc::channel(QUEUE);
+        let sampled = (sample * 2f64.powi(32)) as u64;
+        (Self { sampled, queue, dropped }, spans)
+    }
+
+    /// Begins the trace of a request, or goes on with that of a peer that is believed.
+    pub fn begin(&self, headers: &HeaderMap, trusted: bool) -> Box<Trace> {
+        let mut parents = headers.get_all(TRACEPARENT).iter();
+        let given = match (parents.next(), parents.next()) {
+            (Some(parent), None) if trusted => parse(parent.as_bytes()),
+            _ => None,
+        };
+        let (id, parent, sampled) = match given {
+            Some((id, parent, sampled)) => (id, Some(parent), sampled),
+            None => (fastrand::u128(1..), None, u64::from(fastrand::u32(..)) < self.sampled),
+        };
+        let text = format!("{id:032x}").into();
+        Box::new(Trace { span: fastrand::u64(1..), parent, sampled, text, attempts: SmallVec::new() })
+    }
+
+    /// Takes a span to be exported, if there is room for it.
+    pub fn end(&self, span: Span) {
+        if self.queue.try_send(Box::new(span)).is_err() {
+            self.dropped.inc();
+        }
+    }
+}
+
+impl Trace {
+    /// Whether it is exported even if nothing fails.
+    pub fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+
+    /// Its id in hexadecimal, for logs.
+    pub fn id(&self) -> &str {
+        &self.text
+    }
+
+    /// A server is asked, this long after the request began.
+    pub fn attempt(&mut self, server: Arc<str>, began: Duration) {
+        self.attempts.push(Attempt { span: fastrand::u64(1..), server, began, answered: None });
+    }
+
+    /// The server that was asked last has answered, this long after the request began.
+    pub fn answered(&mut self, after: Duration, status: u16) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.answered = Some((after, status));
+        }
+    }
+
+    /// Tells a server of the trace. Who is not believed has nothing to tell.
+    pub fn write(&self, headers: &mut impl FnMut(HeaderName, Option<HeaderValue>)) {
+        let span = self.attempts.last().map_or(self.span, |attempt| attempt.span);
+        let text = format!("00-{}-{span:016x}-{:02x}", self.text, u8::from(self.sampled));
+        headers(TRACEPARENT, HeaderValue::try_from(text).ok());
+        if self.parent.is_none() {
+            headers(TRACESTATE, None);
+        }
+    }
+}
+
+impl Span {
+    /// The spans of OTLP that it is: the gateway's own, and one for each attempt.
+    fn export<'s>(&'s self, spans: &mut Vec<Exported<'s>>) {
+        let Self { trace, duration, .. } = self;
+        let began = self.ended.checked_sub(*duration).unwrap_or(UNIX_EPOCH);
+        let at = |time: Duration| nanos(began + time);
+        let name = match &self.route {
+            Some(route) => Cow::Owned(format!("{} {route}", self.method)),
+            None => Cow::Borrowed(&*self.method),
+        };
+        let mut attributes = Vec::with_capacity(9);
+        attributes.extend([
+            text("http.request.method", &*self.method),
+            text("url.scheme", self.scheme),
+            text("url.path", &*self.path),
+            text("server.address", &*self.host),
+            text("client.address", self.client.to_string()),
+        ]);
+        attributes.extend(self.route.as_deref().map(|route| text("http.route", route)));
+        attributes.extend(self.status.map(|status| number("http.response.status_code", status.into())));
+        attributes.extend(self.stopped_by.map(|by| text("portcullis.stopped_by", by)));
+        spans.push(Exported {
+            trace_id: trace.id(),
+            span_id: hex(trace.span),
+            parent_span_id: trace.parent.map_or(String::new(), hex),
+            flags: trace.sampled.into(),
+            name,
+            kind: SERVER,
+            start_time_unix_nano: at(Duration::ZERO),
+            end_time_unix_nano: at(*duration),
+            attributes,
+            status: Status::of(self.failed),
+        });
+        for (i, attempt) in trace.attempts.iter().enumerate() {
+            let end = trace.attempts.get(i + 1).map_or(*duration, |next| next.began);
+            let mut attributes = Vec::with_capacity(6);
+            attributes.push(text("http.request.method", &*self.method));
+            attributes.push(text("server.address", &*attempt.server));
+            attributes.extend(self.upstream.as_deref().map(|upstream| text("portcullis.upstream", upstream)));
+            if i > 0 {
+                attributes.push(number("http.request.resend_count", i as u64));
+            }
+            if let Some((after, status)) = attempt.answered {
+                attributes.push(number("http.response.status_code", status.into()));
+                let waited = after.saturating_sub(attempt.began);
+                attributes.push(number("portcullis.first_byte_us", waited.as_micros() as u64));
+            }
+            spans.push(Exported {
+                trace_id: trace.id(),
+                span_id: hex(attempt.span),
+                parent_span_id: hex(trace.span),
+                flags: trace.sampled.into(),
+                name: Cow::Borrowed(&self.method),
+                kind: CLIENT,
+                start_time_unix_nano: at(attempt.began),
+                end_time_unix_nano: at(end.max(attempt.began)),
+                attributes,
+                status: Status::of(attempt.answered.is_none_or(|(_, status)| status >= 500)),
+            });
+        }
+    }
+}
+
+/// A span of OTLP.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Exported<'s> {
+    trace_id: &'s str,
+    span_id: String,
+    parent_span_id: String,
+    flags: u8,
+    name: Cow<'s, str>,
+    kind: u8,
+    start_time_unix_nano: String,
+    end_time_unix_nano: String,
+    attributes: Vec<Attribute<'s>>,
+    status: Status,
+}
+
+/// What receives a request.
+const SERVER: u8 = 2;
+/// What sends one.
+const CLIENT: u8 = 3;
+
+#[derive(Serialize)]
+struct Attribute<'s> {
+    key: &'static str,
+    value: Value<'s>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Value<'s> {
+    StringValue(Cow<'s, str>),
+    /// As text, as OTLP's JSON has it.
+    IntValue(String),
+}
+
+#[derive(Serialize)]
+struct Status {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u8>,
+}
+
+impl Status {
+    fn of(failed: bool) -> Self {
+        Self { code: failed.then_some(2) }
+    }
+}
+
+/// What a collector is sent (OTLP 1.0, `ExportTraceServiceRequest` as JSON).
+pub fn export(spans: &[Box<Span>]) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request<'s> {
+        resource_spans: [ResourceSpans<'s>; 1],
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct ResourceSpans<'s> {
+        resource: Resource<'s>,
+        scope_spans: [ScopeSpans<'s>; 1],
+    }
+    #[derive(Serialize)]
+    struct Resource<'s> {
+        attributes: [Attribute<'s>; 2],
+    }
+    #[derive(Serialize)]
+    struct ScopeSpans<'s> {
+        scope: Scope,
+        spans: Vec<Exported<'s>>,
+    }
+    #[derive(Serialize)]
+    struct Scope {
+        name: &'static str,
+        version: &'static str,
+    }
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let mut all = Vec::with_capacity(2 * spans.len());
+    spans.iter().for_each(|span| span.export(&mut all));
+    let resource = Resource { attributes: [text("service.name", "portcullis"), text("service.version", VERSION)] };
+    let scope = Scope { name: "portcullis", version: VERSION };
+    let request =
+        Request { resource_spans: [ResourceSpans { resource, scope_spans: [ScopeSpans { scope, spans: all }] }] };
+    let mut body = Vec::with_capacity(2048 * spans.len());
+    if let Err(error) = serde_json::to_writer(&mut body, &request) {
+        log::error!("traces cannot be written: {error}");
+    }
+    body
+}
+
+/// The ids of a `traceparent`, and whether it is sampled.
+fn parse(text: &[u8]) -> Option<(u128, u64, bool)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut parts = text.split('-');
+    let (version, id, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let sound = is_hex(version, 2) && is_hex(id, 32) && is_hex(parent, 16) && is_hex(flags, 2) && version != "ff";
+    // Only a later version may say more.
+    if !sound || (version == "00" && parts.next().is_some()) {
+        return None;
+    }
+    let (id, parent) = (u128::from_str_radix(id, 16).ok()?, u64::from_str_radix(parent, 16).ok()?);
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    (id != 0 && parent != 0).then_some((id, parent, flags & 1 == 1))
+}
+
+fn hex(span: u64) -> String {
+    format!("{span:016x}")
+}
+
+fn nanos(time: SystemTime) -> String {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string()
+}
+
+fn text<'s>(key: &'static str, value: impl Into<Cow<'s, str>>) -> Attribute<'s> {
+    Attribute { key, value: Value::StringValue(value.into()) }
+}
+
+fn number<'s>(key: &'static str, value: u64) -> Attribute<'s> {
+    Attribute { key, value: Value::IntValue(value.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    #[test]
+    fn a_parent_is_sound_or_nothing() {
+        let parse = |text: &str| parse(text.as_bytes());
+        let sound = format!("00-{ID}-00f067aa0ba902b7-01");
+        assert_eq!(parse(&sound), Some((0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0x00f0_67aa_0ba9_02b7, true)));
+        assert_eq!(parse(&format!("00-{ID}-00f067aa0ba902b7-00")).map(|(.., sampled)| sampled), Some(false));
+        assert!(parse(&format!("01-{ID}-00f067aa0ba902b7-01-more")).is_some());
+        for wrong in [
+            String::new(),
+            format!("{sound}-more"),
+            sound.to_uppercase(),
+            sound.replace(ID, &"0".repeat(32)),
+            sound.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            sound.replacen("00", "ff", 1),
+            sound.replace("-01", ""),
+        ] {
+            assert_eq!(parse(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_share_is_sampled_and_a_full_queue_drops() {
+        let dropped = IntCounter::new("dropped", "Dropped.").unwrap();
+        let share = |sample| {
+            let (tracer, _) = Tracer::new(sample, dropped.clone());
+            (0..10_000).filter(|_| tracer.begin(&HeaderMap::new(), false).is_sampled()).count()
+        };
+        assert_eq!((share(0.0), share(1.0)), (0, 10_000));
+        assert!((800..1200).contains(&share(0.1)));
+
+        let (tracer, _spans) = Tracer::new(1.0, dropped.clone());
+        for _ in 0..QUEUE + 3 {
+            tracer.end(Span {
+                trace: tracer.begin(&HeaderMap::new(), false),
+                duration: Duration::ZERO,
+                method: "GET".into(),
+                scheme: "http",
+                host: "a.test".into(),
+                path: "/".into(),
+                client: [127, 0, 0, 1].into(),
+                route: None,
+                upstream: None,
+                status: Some(200),
+                failed: false,
+                stopped_by: None,
+                ended: SystemTime::now(),
+            });
+        }
+        assert_eq!(dropped.get(), 3);
+    }
+}
