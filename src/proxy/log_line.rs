@@ -42,6 +42,7 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
         time: None,
         listener: &facts.connection.listener.name,
         client: Some(facts.client),
+        consumer: facts.consumer.as_ref().map_or("", |consumer| &consumer.name),
         method: request.method.as_str(),
         host: host(request),
         path: request.uri.path(),

@@ -49,6 +49,8 @@ pub struct Line<'a> {
     pub request_id: &'a str,
     /// The version of TLS.
     pub tls: &'a str,
+    /// The name of who asked.
+    pub consumer: &'a str,
     /// Who answered instead of an upstream.
     pub stopped_by: &'a str,
     /// Why the request never became one.
@@ -98,6 +100,7 @@ fields! {
     "time" => Time,
     "listener" => Listener,
     "client" => Client,
+    "consumer" => Consumer,
     "method" => Method,
     "host" => Host,
     "path" => Path,
@@ -205,6 +208,7 @@ impl Line<'_> {
         let header = |name: &HeaderName| self.headers.and_then(|headers| headers.get(name));
         let text = match field {
             Field::Listener => self.listener,
+            Field::Consumer => self.consumer,
             Field::Method => self.method,
             Field::Host => self.host,
             Field::Path => self.path,
