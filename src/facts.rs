@@ -252,12 +252,42 @@ pub struct Consumer {
     pub groups: Vec<Box<str>>,
     /// What the credential says of the caller.
     pub claims: serde_json::Map<String, serde_json::Value>,
+    /// What upstreams are told of the caller.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Consumer {
     /// A claim by its name. One within another has a dotted name: `realm_access.roles`.
     pub fn claim(&self, name: &str) -> Option<&serde_json::Value> {
         claim(&self.claims, name)
+    }
+}
+
+impl Variables for Consumer {
+    /// Lists have commas between their elements; what is no text, number or boolean is left out.
+    fn write(&self, variable: &Variable, out: &mut Vec<u8>) {
+        fn put(value: &serde_json::Value, out: &mut Vec<u8>) {
+            match value {
+                serde_json::Value::String(text) => out.extend_from_slice(text.as_bytes()),
+                serde_json::Value::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
+                serde_json::Value::Bool(value) => out.extend_from_slice(value.to_string().as_bytes()),
+                _ => {}
+            }
+        }
+        match variable {
+            Variable::Consumer => out.extend_from_slice(self.name.as_bytes()),
+            Variable::ConsumerGroups => out.extend_from_slice(self.groups.join(",").as_bytes()),
+            Variable::Claim(name) => match self.claim(name) {
+                Some(serde_json::Value::Array(values)) => {
+                    for (i, value) in values.iter().enumerate() {
+                        out.extend_from_slice(if i > 0 { b"," } else { b"" });
+                        put(value, out);
+                    }
+                }
+                value => value.iter().for_each(|value| put(value, out)),
+            },
+            _ => {}
+        }
     }
 }
 
@@ -429,6 +459,9 @@ impl Variables for Values<'_> {
             Variable::Query(query) => {
                 let value = query_value(request.uri.query(), query);
                 out.extend_from_slice(value.as_deref().unwrap_or("").as_bytes());
+            }
+            Variable::Consumer | Variable::ConsumerGroups | Variable::Claim(_) => {
+                facts.consumer.iter().for_each(|consumer| consumer.write(variable, out));
             }
             Variable::ClientIp => out.extend_from_slice(facts.client.to_string().as_bytes()),
             Variable::RequestId => out.extend_from_slice(facts.id.as_bytes()),

@@ -142,7 +142,8 @@ impl Value {
     }
 }
 
-fn field(name: &str, key: &str, build: &mut Build<'_>) -> Option<HeaderName> {
+/// The name of a field that may be edited.
+pub(super) fn field(name: &str, key: &str, build: &mut Build<'_>) -> Option<HeaderName> {
     let Ok(name) = name.parse::<HeaderName>() else {
         build.error(key, format!("`{name}` is not the name of a header field"));
         return None;

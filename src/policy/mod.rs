@@ -8,6 +8,7 @@
 
 use std::future::Future;
 
+use http::HeaderName;
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde::de::DeserializeOwned;
 
@@ -153,6 +154,8 @@ pub const RESERVED: &[&str] = &["cache", "compress", "mirror", "quota", "retry",
 pub struct Chain {
     steps: Vec<Step>,
     answers_preflights: bool,
+    /// Fields that only the gateway may send to upstreams.
+    stripped: Vec<HeaderName>,
 }
 
 impl Chain {
@@ -172,7 +175,7 @@ impl Chain {
             }
         }
         let answers_preflights = steps.iter().any(Step::answers_preflights);
-        whole.then_some(Self { steps, answers_preflights })
+        whole.then_some(Self { steps, answers_preflights, stripped: scope.providers.header_names() })
     }
 
     /// Whether preflight requests (CORS) for the route's requests are answered by one of its policies.
@@ -182,6 +185,9 @@ impl Chain {
 
     /// Runs the request through the policies until one stops it; says which.
     pub async fn request(&self, request: &mut RequestHeader, facts: &mut Facts) -> Verdict {
+        if !self.stripped.is_empty() {
+            strip(request, &self.stripped);
+        }
         for (i, step) in self.steps.iter().enumerate() {
             facts.entered = i + 1;
             if let Err(reply) = step.request(request, facts).await {
@@ -203,6 +209,23 @@ impl Chain {
             step.response(head, request, facts);
         }
     }
+}
+
+/// Takes fields out of a request, also as `X_User` for `X-User`: some servers take the one for the other.
+fn strip(request: &mut RequestHeader, names: &[HeaderName]) {
+    for name in names {
+        request.remove_header(name);
+    }
+    let alike = |field: &&HeaderName| {
+        let field = field.as_str();
+        let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
+        let alike = |name: &HeaderName| {
+            field.len() == name.as_str().len() && field.bytes().zip(name.as_str().bytes()).all(same)
+        };
+        field.contains('_') && names.iter().any(alike)
+    };
+    let alike: Vec<HeaderName> = request.headers.keys().filter(alike).cloned().collect();
+    alike.iter().for_each(|name| drop(request.remove_header(name)));
 }
 
 /// The value of a policy's key over all layers, the nearest first. `false` in a nearer layer ends it.

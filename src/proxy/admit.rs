@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, UPGRADE};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
-use smallvec::SmallVec;
 
 use super::Ctx;
 use super::forwarded::X_REQUEST_ID;
@@ -20,7 +18,7 @@ use crate::gateway::{Destination, Gateway};
 use crate::http1::is_authority;
 use crate::policy::{Verdict, preflight};
 use crate::reply::Reply;
-use crate::types::{Captures, path};
+use crate::types::path;
 
 /// Whose request it is.
 pub(super) fn connection(session: &Session) -> Result<Arc<Connection>> {

@@ -66,6 +66,7 @@ fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, duration: Dur
         time: None,
         listener: &facts.connection.listener.name,
         client: Some(facts.client),
+        consumer: facts.consumer.as_ref().map_or("", |consumer| &consumer.name),
         method: request.method.as_str(),
         host: host(request),
         path: request.uri.path(),

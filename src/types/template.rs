@@ -5,6 +5,7 @@
 //! | `{path.NAME}`, `{**}` | what the route's pattern captured |
 //! | `{path}`, `{host}`, `{method}`, `{scheme}` | of the request |
 //! | `{header.NAME}`, `{query.NAME}` | the first value, empty where there is none |
+//! | `{consumer}`, `{consumer.groups}`, `{claims.NAME}` | who asks, where that is known |
 //! | `{client.ip}`, `{request.id}`, `{listener}`, `{route}`, `{upstream}` | what the gateway knows |
 //!
 //! `{{` and `}}` are braces.
@@ -38,6 +39,12 @@ pub enum Variable {
     Header(http::HeaderName),
     /// The first value of a query parameter.
     Query(Box<str>),
+    /// The name of who asks.
+    Consumer,
+    /// The groups of who asks, with commas between them.
+    ConsumerGroups,
+    /// What the credential of who asks says.
+    Claim(Box<str>),
     /// The client's address.
     ClientIp,
     /// The request's id.
@@ -56,11 +63,13 @@ pub trait Variables {
     fn write(&self, variable: &Variable, out: &mut Vec<u8>);
 }
 
-const PLAIN: [(&str, Variable); 9] = [
+const PLAIN: [(&str, Variable); 11] = [
     ("path", Variable::Path),
     ("host", Variable::Host),
     ("method", Variable::Method),
     ("scheme", Variable::Scheme),
+    ("consumer", Variable::Consumer),
+    ("consumer.groups", Variable::ConsumerGroups),
     ("client.ip", Variable::ClientIp),
     ("request.id", Variable::RequestId),
     ("listener", Variable::Listener),
@@ -109,6 +118,16 @@ impl Template {
             [Part::Text(text)] => Some(text),
             _ => None,
         }
+    }
+
+    /// Whether all its variables are about who asks.
+    pub fn is_about_caller(&self) -> bool {
+        self.parts.iter().all(|part| match part {
+            Part::Text(_) => true,
+            Part::Variable(variable) => {
+                matches!(variable, Variable::Consumer | Variable::ConsumerGroups | Variable::Claim(_))
+            }
+        })
     }
 
     /// What the text begins with before its first variable.
@@ -290,10 +309,15 @@ impl Variable {
         {
             return Ok(Self::Query(query.into()));
         }
+        if let Some(claim) = name.strip_prefix("claims.")
+            && !claim.is_empty()
+        {
+            return Ok(Self::Claim(claim.into()));
+        }
         let known = PLAIN.iter().map(|(known, _)| *known);
         let nearest = known.clone().min_by_key(|known| strsim::damerau_levenshtein(known, name)).unwrap_or("");
         Err(format!(
-            "the variable `{{{name}}}` is not known: did you mean `{{{nearest}}}`? There are {}, path.NAME, header.NAME, query.NAME",
+            "the variable `{{{name}}}` is not known: did you mean `{{{nearest}}}`? There are {}, path.NAME, header.NAME, query.NAME, claims.NAME",
             known.collect::<Vec<_>>().join(", ")
         ))
     }

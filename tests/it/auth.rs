@@ -635,3 +635,59 @@ fn who_is_known_may_not_do_everything() {
     gw.get("/scopes").send().expect(401);
     assert_eq!(origin.requests().len(), 8);
 }
+
+#[test]
+fn upstreams_and_logs_are_told_who_asks() {
+    let origin = Origin::saying("ok");
+    let signer = Signer::new("1");
+    let (key, hash) = new_key();
+    let gw = gateway()
+        .file("id.pem", signer.pem())
+        .config("[auth.idp]\njwt = { key = \"id.pem\" }")
+        .config("headers = { X-User = \"{consumer}\", X-Groups = \"{consumer.groups}\", X-Org = \"{claims.org.id}\" }")
+        .config("[auth.keys]\napi_key = { header = \"X-Key\" }\nheaders = { X-Partner = \"{consumer}\" }")
+        .config(&format!("[consumer.acme]\ngroups = [\"a\"]\nkeys = [{{ sha256 = \"{hash}\" }}]"))
+        .config("[[route]]\nmatch = \"/public\"\nupstream = \"origin\"")
+        .config(
+            r#"
+            [[route]]
+            match = "/told"
+            upstream = "origin"
+            auth = ["idp", "keys"]
+            request = { headers = { set = { X-All = "{consumer} {consumer.groups} {claims.level} {claims.no}" } } }
+            response = { headers = { set = { X-You = "{consumer}" } } }
+            "#,
+        )
+        .everything_to(&origin)
+        .start();
+    let forged = ["X-User", "x_user", "X_Groups", "X-Org", "X-Partner"];
+    let with_forged = |target: &str, name: &str, value: &str| {
+        let request = forged.iter().fold(gw.get(target), |request, name| request.header(name, "root"));
+        request.header("X-Users", "mine").header(name, value).send().expect(200)
+    };
+    let claims =
+        json!({ "sub": "alice", "exp": in_seconds(300), "groups": ["a", "b"], "org": { "id": 7 }, "level": [1, true] });
+    let token = bearer(&signer.token(&claims));
+    // Once looked into, once remembered.
+    for _ in 0..2 {
+        assert_eq!(with_forged("/told", "Authorization", &token).header("x-you"), "alice");
+    }
+    with_forged("/told", "X-Key", &key);
+    with_forged("/public", "X-A", "b");
+    let seen = origin.requests();
+    for seen in &seen[..2] {
+        assert_eq!((seen.header("x-user"), seen.header("x-groups"), seen.header("x-org")), ("alice", "a,b", "7"));
+        assert_eq!(seen.header("x-all"), "alice a,b 1,true");
+        assert!(!seen.headers.has("x-partner"));
+    }
+    assert_eq!((seen[2].header("x-partner"), seen[2].header("x-all")), ("acme", "acme a"));
+    assert!(!seen[2].headers.has("x-user"));
+    for seen in &seen {
+        assert!(!seen.headers.has("x_user") && !seen.headers.has("x_groups"));
+        assert_eq!(seen.header("x-users"), "mine");
+    }
+    assert!(forged.iter().all(|name| !seen[3].headers.has(name)), "{:?}", seen[3].headers);
+    let lines = gw.logged_lines(4);
+    let consumers: Vec<&Value> = lines.iter().map(|line| &line["consumer"]).collect();
+    assert_eq!(consumers, [&json!("alice"), &json!("alice"), &json!("acme"), &Value::Null]);
+}

@@ -426,6 +426,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["`consumer` has no `nam`", "did you mean `name`?", ":8:22"],
     ),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauthorize = { scope = [] }", &["did you mean `scopes`?"]),
+    (
+        "[auth.x]\njwt = { jwks = \"https://id.test/\" }\nheaders = { X-A = \"{client.ip}\", Host = \"a\", X-B = \"{consumr}\" }",
+        &["made of {consumer}", "`host` cannot be edited", "did you mean `{consumer}`?", "3 errors"],
+    ),
     ("[consumer.x]\nrate_limit = {}", &["this is not available in this version"]),
     ("[consumer.x]\ngroup = []", &["did you mean `groups`?"]),
     ("[test]\nrequest = \"GET /\"", &["`test` is a list: write [[test]]"]),

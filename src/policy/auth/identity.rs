@@ -6,11 +6,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::build::{Build, Node};
 use crate::facts::{Consumer, claim};
+use crate::types::template::Template;
 
 /// `[consumer.NAME]` as it is written.
 #[derive(Deserialize)]
@@ -66,6 +68,9 @@ struct Known {
 #[derive(Clone)]
 pub(super) struct Claim(Box<str>);
 
+/// What upstreams are told of a caller.
+pub(super) type Headers = Arc<[(HeaderName, Template)]>;
+
 /// How a provider's claims make a consumer.
 #[derive(Clone)]
 pub(super) struct Identities {
@@ -74,6 +79,7 @@ pub(super) struct Identities {
     pub(super) name: Claim,
     /// The claim with the groups.
     pub(super) groups: Option<Claim>,
+    pub(super) headers: Headers,
 }
 
 /// Bytes of the longest name of a consumer: it stands in logs and header fields.
@@ -94,6 +100,20 @@ impl Consumers {
             });
         }
         Self(Arc::new(known))
+    }
+
+    /// The same consumers, with what a provider tells upstreams of them.
+    pub(super) fn with_headers(&self, headers: &Headers) -> Self {
+        let told = |consumer: &Arc<Consumer>| {
+            let Consumer { name, groups, claims, .. } = &**consumer;
+            let (name, groups, claims) = (name.clone(), groups.clone(), claims.clone());
+            Arc::new(told(Consumer { name, groups, claims, headers: Vec::new() }, headers))
+        };
+        Self(Arc::new(Known {
+            by_name: self.0.by_name.iter().map(|(name, consumer)| (name.clone(), told(consumer))).collect(),
+            by_key: self.0.by_key.iter().map(|(key, consumer)| (*key, told(consumer))).collect(),
+            by_certificate: self.0.by_certificate.clone(),
+        }))
     }
 
     /// Whose key it is. It is found by its hash: to learn of a key by the time that this takes, one would have to make
@@ -122,7 +142,7 @@ impl Known {
     fn add(&mut self, name: &str, config: ConsumerConfig, build: &mut Build<'_>) {
         let claims = Map::from_iter([("sub".to_owned(), Value::from(name))]);
         let groups = config.groups.iter().map(|group| group.as_str().into()).collect();
-        let consumer = Arc::new(Consumer { name: name.into(), groups, claims });
+        let consumer = Arc::new(Consumer { name: name.into(), groups, claims, headers: Vec::new() });
         for (i, key) in config.keys.iter().enumerate() {
             let at = format!("keys[{i}].sha256");
             if key.sha256 == KeyHash::of(b"") {
@@ -212,8 +232,16 @@ impl Identities {
                 groups.push(group.clone());
             }
         }
-        Ok(Arc::new(Consumer { name, groups, claims }))
+        Ok(Arc::new(told(Consumer { name, groups, claims, headers: Vec::new() }, &self.headers)))
     }
+}
+
+/// Adds what upstreams are told. A value that a field cannot hold leaves its field out.
+fn told(mut consumer: Consumer, headers: &[(HeaderName, Template)]) -> Consumer {
+    let value = |template: &Template| HeaderValue::from_bytes(&template.render(&consumer)).ok();
+    let fields = headers.iter().filter_map(|(name, template)| Some((name.clone(), value(template)?))).collect();
+    consumer.headers = fields;
+    consumer
 }
 
 fn is_name(name: &str) -> bool {
@@ -230,7 +258,7 @@ mod tests {
             let Value::Object(claims) = claims else { panic!("claims are an object") };
             let name = Claim::parse(name).unwrap();
             let groups = Claim::parse("claims.realm.roles").ok();
-            Identities { consumers: Consumers::default(), name, groups }.of(claims)
+            Identities { consumers: Consumers::default(), name, groups, headers: Headers::from([]) }.of(claims)
         };
         let alice = of("claims.sub", serde_json::json!({ "sub": "alice", "realm": { "roles": ["a", "b"] } })).unwrap();
         assert_eq!((&*alice.name, alice.groups.len()), ("alice", 2));

@@ -4,6 +4,7 @@
 //! [auth.idp]
 //! jwt      = { issuer = "https://id.example.com/", jwks = "discover", audience = "api" }
 //! consumer = "claims.sub"                # who it is: "claims.sub", unless said otherwise
+//! headers  = { X-User = "{consumer}" }   # what upstreams are told; clients cannot send such fields on any route
 //!
 //! [consumer.alice]
 //! groups = ["staff"]
@@ -31,8 +32,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::HeaderValue;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue};
 use pingora_http::RequestHeader;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
@@ -41,10 +42,11 @@ use super::{Policy, Scope, Verdict};
 use crate::build::{Build, Node};
 use crate::facts::{Connection, Consumer, Facts};
 use crate::reply::Reply;
+use crate::types::template::Template;
 use api_key::{ApiKey, ApiKeyConfig, Place};
 use basic::BasicConfig;
 use client_certificate::{CertificateConfig, ClientCertificate};
-use identity::{Claim, Consumers, Identities, NotYet};
+use identity::{Claim, Consumers, Headers, Identities, NotYet};
 use jwt::{Jwt, JwtConfig};
 
 pub use identity::KeyHash;
@@ -67,6 +69,7 @@ pub struct Providers(BTreeMap<String, Option<Arc<Provider>>>);
 /// A way to find out who asks.
 struct Provider {
     kind: Kind,
+    headers: Headers,
     /// What a client is told to bring (RFC 9110, section 11.6.1).
     challenge: HeaderValue,
     /// What it is told when what it brought is not good (RFC 6750, section 3).
@@ -103,6 +106,8 @@ struct ProviderConfig {
     basic: Option<BasicConfig>,
     client_certificate: Option<CertificateConfig>,
     consumer: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
     #[serde(default, rename = "introspection")]
     _introspection: NotYet,
     #[serde(default, rename = "hmac")]
@@ -182,6 +187,13 @@ impl Policy for Auth {
             }
         })
     }
+
+    fn upstream(&self, head: &mut RequestHeader, _request: &RequestHeader, facts: &Facts) -> Verdict {
+        for (name, value) in facts.consumer.iter().flat_map(|consumer| &consumer.headers) {
+            let _ = head.insert_header(name.clone(), value.clone());
+        }
+        Ok(())
+    }
 }
 
 impl Auth {
@@ -223,6 +235,15 @@ impl Providers {
         Self(providers)
     }
 
+    /// The fields by which upstreams are told of callers: nobody else may send them.
+    pub(super) fn header_names(&self) -> Vec<HeaderName> {
+        let all = self.0.values().flatten().flat_map(|provider| provider.headers.iter());
+        let mut names: Vec<HeaderName> = all.map(|(name, _)| name.clone()).collect();
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        names
+    }
+
     /// Starts what runs in the background, on a runtime that outlives this. To start it again changes nothing.
     pub fn start(&self, runtime: &tokio::runtime::Handle) {
         for provider in self.0.values().flatten() {
@@ -252,10 +273,12 @@ impl Provider {
                 .help("portcullis key new makes one; write its hash as [consumer.NAME] keys = [{ sha256 = \"…\" }]");
             return None;
         }
+        let headers = headers(&config.headers, build)?;
+        let consumers = if headers.is_empty() { consumers } else { consumers.with_headers(&headers) };
         let claim = Claim::parse(config.consumer.as_deref().unwrap_or("claims.sub"));
         let groups = Claim::parse("claims.groups").ok();
-        let identities =
-            build.or_report("consumer", claim).map(|name| Identities { consumers: consumers.clone(), name, groups });
+        let identities = build.or_report("consumer", claim);
+        let identities = identities.map(|name| Identities { consumers, name, groups, headers: headers.clone() });
         let (kind, challenge) = match (&config.jwt, &config.api_key, &config.basic, &config.client_certificate) {
             (Some(jwt), None, None, None) => {
                 (Kind::Jwt(Box::new(Jwt::compile(name, jwt, identities?, build)?)), format!("Bearer realm=\"{name}\""))
@@ -293,7 +316,7 @@ impl Provider {
             _ => challenge.clone(),
         };
         let value = |text: &str| HeaderValue::from_str(text).expect("the name was checked");
-        Some(Self { kind, challenge: value(&challenge), rejection: value(&rejection) })
+        Some(Self { kind, headers, challenge: value(&challenge), rejection: value(&rejection) })
     }
 
     async fn judge(&self, request: &RequestHeader, connection: &Connection, now: u64) -> Judgement {
@@ -348,6 +371,25 @@ impl Provider {
             Kind::ClientCertificate(certificate) => certificate.assume(claims),
         }
     }
+}
+
+/// What upstreams are told of callers; `None` after every mistake was reported.
+fn headers(config: &BTreeMap<String, String>, build: &mut Build<'_>) -> Option<Headers> {
+    let before = build.errors();
+    let mut headers = Vec::new();
+    for (name, text) in config {
+        let key = format!("headers.{name}");
+        let field = super::edits::field(name, &key, build);
+        match build.or_report(&key, Template::parse(text, &[])) {
+            Some(template) if template.is_about_caller() => headers.extend(field.zip(Some(template))),
+            Some(_) => {
+                let message = "what is told of a caller is made of {consumer}, {consumer.groups} and {claims.NAME}";
+                build.error(&key, message).help("a route's `request` can send the others");
+            }
+            None => {}
+        }
+    }
+    (build.errors() == before).then(|| headers.into())
 }
 
 /// Whether any listener verifies certificates of clients.

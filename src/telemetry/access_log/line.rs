@@ -51,6 +51,8 @@ pub struct Line<'a> {
     pub trace_id: &'a str,
     /// The version of TLS.
     pub tls: &'a str,
+    /// The name of who asked.
+    pub consumer: &'a str,
     /// Who answered instead of an upstream.
     pub stopped_by: &'a str,
     /// Which policy would have stopped the request, were it not in a shadow.
@@ -102,6 +104,7 @@ fields! {
     "time" => Time,
     "listener" => Listener,
     "client" => Client,
+    "consumer" => Consumer,
     "method" => Method,
     "host" => Host,
     "path" => Path,
@@ -211,6 +214,7 @@ impl Line<'_> {
         let header = |name: &HeaderName| self.headers.and_then(|headers| headers.get(name));
         let text = match field {
             Field::Listener => self.listener,
+            Field::Consumer => self.consumer,
             Field::Method => self.method,
             Field::Host => self.host,
             Field::Path => self.path,
