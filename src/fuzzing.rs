@@ -5,9 +5,12 @@ use bytes::{Bytes, BytesMut};
 use http::Version;
 
 use crate::facts::Limits;
+use crate::gateway::Gateway;
 use crate::http1::chunked::Chunked;
 use crate::http1::{Framing, parse_request, parse_response, write_request};
-use crate::server::head;
+use crate::server::acme::Acme;
+use crate::server::{head, listener};
+use crate::telemetry::metrics::traffic::Meter;
 use crate::types::path;
 
 /// A head that is let in has one meaning: what is written to a server is let in again, with the same framing.
@@ -66,8 +69,9 @@ pub fn target(data: &[u8]) {
 pub fn config(text: &str) {
     let loaded = crate::config::Loaded::from_text("fuzz.toml", text);
     let mut build = loaded.build();
-    let gateway = crate::gateway::Gateway::compile(None, &mut build);
-    let listeners = crate::server::listener::compile(&[], &mut build);
+    let meter = Meter::default();
+    let gateway = Gateway::compile(&meter, &mut build);
+    let listeners = listener::compile(&Acme::new(None), &meter, &mut build);
     let failed = gateway.is_none() || listeners.is_none();
     let diagnostics = build.diagnostics();
     assert!(!failed || diagnostics.errors() > 0, "refused without a word");

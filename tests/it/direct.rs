@@ -342,7 +342,9 @@ fn http2_becomes_sound_http1() {
         assert!(reached == 0 || framed, "{name} reached the origin");
     }
     assert!(!String::from_utf8_lossy(&origin.bytes()).contains("smuggled"));
-    let before = origin.requests().len();
+    // One of those that may reach it may still be on its way.
+    let others = || origin.requests().into_iter().filter(|seen| seen.target != "/framed").collect::<Vec<_>>();
+    let before = others().len();
     let mut frames = Frames::connect(gw.address().tcp());
     for (i, (fields, data)) in [
         (with(base("GET", "/cookies"), &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3")]), None),
@@ -362,7 +364,7 @@ fn http2_becomes_sound_http1() {
         }
         assert_eq!(frames.fate_of(stream), Fate::Answered(Some(200)), "{fields:?}");
     }
-    let seen = &origin.requests()[before..];
+    let seen = &others()[before..];
     assert_eq!(seen[0].header("cookie"), "a=1; b=2; c=3");
     assert_eq!((seen[1].method.as_str(), seen[1].target.as_str()), ("OPTIONS", "*"));
     assert_eq!((seen[2].header("content-length"), seen[2].text().as_str()), ("0", ""));
