@@ -94,6 +94,7 @@ fn the_demo_does_what_its_lines_say() {
         );
         let expected = match line {
             line if line.contains("/slow") => "504",
+            line if line.contains("/partners") && !line.contains("X-Api-Key") => "401",
             line if line.contains("/flaky") => "500",
             line if line.contains("/old/") => "308",
             line if line.contains("/nowhere") => "404",
