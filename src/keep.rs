@@ -5,7 +5,9 @@
 //! same.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// The things of one configuration, by type and name.
@@ -23,6 +25,13 @@ struct Kept {
 pub struct Fingerprint(Vec<u8>);
 
 impl Fingerprint {
+    /// In short.
+    pub fn short(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Adds a piece, of a kind that tells it from pieces of other types.
     pub fn add(&mut self, kind: u8, piece: &[u8]) {
         self.0.push(kind);
@@ -47,6 +56,21 @@ impl Keep {
     pub fn append(&mut self, other: &mut Self) {
         self.0.extend(other.0.drain());
     }
+}
+
+/// What is not as it was before among things with names, in words: `upstream users changed`.
+pub fn changes<N: Ord + Display, V: PartialEq>(
+    kind: &str,
+    before: &BTreeMap<N, V>,
+    now: &BTreeMap<N, V>,
+) -> Vec<String> {
+    let new = now.iter().filter_map(|(name, thing)| match before.get(name) {
+        None => Some(format!("{kind} {name} added")),
+        Some(before) if before != thing => Some(format!("{kind} {name} changed")),
+        Some(_) => None,
+    });
+    let gone = before.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("{kind} {name} removed"));
+    new.chain(gone).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! configuration that they began with. Pools and listeners whose part of the file did not change are the same as
 //! before, with their connections and their health. `[server]` and `[admin]` hold for as long as the process lives.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -26,7 +27,7 @@ use super::{Plan, compile_over, logger, notify};
 use crate::admin::Control;
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
-use crate::keep::{Fingerprint, Keep};
+use crate::keep::{self, Fingerprint, Keep};
 use crate::server::acme::Acme;
 use crate::server::listener::{Address, AdminSpec, ListenerSpec};
 use crate::server::otlp::Collector;
@@ -240,20 +241,10 @@ fn json(receipt: &impl Serialize) -> Result<Vec<u8>, String> {
 }
 
 fn listener_changes(before: &[Arc<ListenerSpec>], now: &[Arc<ListenerSpec>]) -> Vec<String> {
-    let find = |spec: &ListenerSpec, others: &[Arc<ListenerSpec>]| {
-        others.iter().find(|other| other.facts.name == spec.facts.name).cloned()
-    };
-    let mut changes = Vec::new();
-    for kept in now {
-        match find(kept, before) {
-            None => changes.push(format!("listener {} added", kept.facts.name)),
-            Some(other) if !Arc::ptr_eq(&other, kept) => changes.push(format!("listener {} changed", kept.facts.name)),
-            Some(_) => {}
-        }
+    fn by_name(specs: &[Arc<ListenerSpec>]) -> BTreeMap<&str, *const ListenerSpec> {
+        specs.iter().map(|spec| (&*spec.facts.name, Arc::as_ptr(spec))).collect()
     }
-    let gone = before.iter().filter(|kept| find(kept, now).is_none());
-    changes.extend(gone.map(|kept| format!("listener {} removed", kept.facts.name)));
-    changes
+    keep::changes("listener", &by_name(before), &by_name(now))
 }
 
 fn summary(changes: &[String]) -> String {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::split::Sticky;
+use crate::types::OneOrMore;
 
 /// The keys of a route that are not policies.
 pub(super) const ROUTE_KEYS: &[&str] = &["name", "match", "use", "upstream", "split", "sticky", "respond", "redirect"];
@@ -123,33 +124,6 @@ impl<'de> Deserialize<'de> for MatchConfig {
             }
         }
         deserializer.deserialize_any(MatchVisitor)
-    }
-}
-
-/// `"a"` or `["a", "b"]`.
-#[derive(Default)]
-struct OneOrMore(Vec<String>);
-
-impl<'de> Deserialize<'de> for OneOrMore {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMoreVisitor;
-        impl<'de> Visitor<'de> for OneOrMoreVisitor {
-            type Value = OneOrMore;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text in quotes, or a list of such")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMore, E> {
-                Ok(OneOrMore(vec![text.to_owned()]))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<OneOrMore, A::Error> {
-                let mut all = Vec::new();
-                while let Some(one) = seq.next_element()? {
-                    all.push(one);
-                }
-                Ok(OneOrMore(all))
-            }
-        }
-        deserializer.deserialize_any(OneOrMoreVisitor)
     }
 }
 

@@ -24,16 +24,17 @@ pub mod origin;
 mod reply;
 mod split;
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderName;
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
+use crate::keep;
 use crate::policy::{self, Chain, Providers, Scope};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::traffic::{Meter, RouteSeries, Words};
+use crate::telemetry::metrics::Words;
+use crate::telemetry::metrics::traffic::{Meter, RouteSeries};
 use crate::telemetry::trace::Tracer;
 use crate::upstream::{Pool, UpstreamConfig};
 use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
@@ -72,7 +73,7 @@ pub struct Route {
     /// What is counted of it.
     pub counts: RouteSeries,
     /// What the configuration says of it, bundles and defaults included.
-    made_of: u64,
+    made_of: Box<[u64]>,
 }
 
 /// Where requests go.
@@ -94,7 +95,7 @@ impl Gateway {
         let providers = Providers::compile(root, build);
         check_bundles(root, build);
         let mut compiler =
-            Routes { root, meter, pools: &pools, providers: &providers, used: Vec::new(), names: HashMap::new() };
+            Routes { root, meter, pools: &pools, providers: &providers, used: HashSet::new(), names: HashMap::new() };
         let mut routes = Vec::new();
         let mut specs = Vec::new();
         let (mut places, mut whens) = (Vec::new(), Vec::new());
@@ -155,30 +156,15 @@ impl Gateway {
 
     /// What is not as it was in the `previous` gateway, in words.
     pub fn changes(&self, previous: &Self) -> Vec<String> {
-        let mut changes = Vec::new();
-        for (name, pool) in &self.pools {
-            match previous.pools.get(name) {
-                None => changes.push(format!("upstream {name} added")),
-                Some(before) if !Arc::ptr_eq(before, pool) => changes.push(format!("upstream {name} changed")),
-                Some(_) => {}
-            }
+        fn pools(of: &Gateway) -> BTreeMap<&str, *const Pool> {
+            of.pools.iter().map(|(name, pool)| (name.as_str(), Arc::as_ptr(pool))).collect()
         }
-        let gone = previous.pools.keys().filter(|name| !self.pools.contains_key(*name));
-        changes.extend(gone.map(|name| format!("upstream {name} removed")));
-        let by_name = |gateway: &Self| {
-            let prints = gateway.routes.iter().map(|route| (route.name.clone(), route.made_of));
-            prints.collect::<BTreeMap<_, _>>()
-        };
-        let (now, before) = (by_name(self), by_name(previous));
-        for (name, made_of) in &now {
-            match before.get(name) {
-                None => changes.push(format!("route {name} added")),
-                Some(before) if before != made_of => changes.push(format!("route {name} changed")),
-                Some(_) => {}
-            }
+        fn routes(of: &Gateway) -> BTreeMap<&str, &[u64]> {
+            of.routes.iter().map(|route| (&*route.name, &*route.made_of)).collect()
         }
-        let gone = before.keys().filter(|name| !now.contains_key(*name));
-        changes.extend(gone.map(|name| format!("route {name} removed")));
+        let mut changes = keep::changes("upstream", &pools(previous), &pools(self));
+        changes.extend(self.providers.changes(&previous.providers));
+        changes.extend(keep::changes("route", &routes(previous), &routes(self)));
         changes
     }
 
@@ -286,7 +272,7 @@ struct Routes<'t> {
     meter: &'t Meter,
     pools: &'t Pools,
     providers: &'t Providers,
-    used: Vec<String>,
+    used: HashSet<String>,
     names: HashMap<String, Place>,
 }
 
@@ -334,10 +320,9 @@ impl Routes<'_> {
         let destination = self.destination(&config, &scope, build);
         let (spec, chain, destination) = (spec?, chain?, destination?);
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
-        let mut made_of = DefaultHasher::new();
-        layers.iter().for_each(|layer| build.fingerprint(layer, &[]).hash(&mut made_of));
+        let made_of = layers.iter().map(|layer| build.fingerprint(layer, &[]).short()).collect();
         let counts = self.meter.route(&name);
-        whole.then_some((Route { name, matches, chain, destination, counts, made_of: made_of.finish() }, spec))
+        whole.then_some((Route { name, matches, chain, destination, counts, made_of }, spec))
     }
 
     fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {
@@ -385,7 +370,7 @@ impl Routes<'_> {
     fn pool(&mut self, key: &str, name: &str, build: &mut Build<'_>) -> Option<Arc<Pool>> {
         match self.pools.get(name) {
             Some(pool) => {
-                self.used.push(name.to_owned());
+                self.used.insert(name.to_owned());
                 pool.clone()
             }
             None => {

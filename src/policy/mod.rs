@@ -7,6 +7,7 @@
 //! compiled, the nearer winning; `false` switches a policy off.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use http::HeaderName;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -155,7 +156,7 @@ pub struct Chain {
     steps: Vec<Step>,
     answers_preflights: bool,
     /// Fields that only the gateway may send to upstreams.
-    stripped: Vec<HeaderName>,
+    stripped: Arc<[HeaderName]>,
 }
 
 impl Chain {
@@ -175,7 +176,7 @@ impl Chain {
             }
         }
         let answers_preflights = steps.iter().any(Step::answers_preflights);
-        whole.then_some(Self { steps, answers_preflights, stripped: scope.providers.header_names() })
+        whole.then_some(Self { steps, answers_preflights, stripped: scope.providers.headers() })
     }
 
     /// Whether preflight requests (CORS) for the route's requests are answered by one of its policies.

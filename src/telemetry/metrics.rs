@@ -18,6 +18,7 @@
 //!
 //! A label takes values of the configuration, never of a request. What traffic is counted with is in [`traffic`].
 
+mod cells;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -30,7 +31,10 @@ use parking_lot::Mutex;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use traffic::{Group, ListenerCounts, RouteCounts, ServerCounts, Words};
+use cells::Group;
+use traffic::{ListenerCounts, RouteCounts, ServerCounts};
+
+pub use cells::Words;
 
 /// Everything that is counted and measured.
 pub struct Metrics {

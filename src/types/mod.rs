@@ -3,6 +3,7 @@
 mod captures;
 mod cidr;
 pub mod file;
+mod one_or_more;
 pub mod path;
 mod rate;
 mod reserved;
@@ -14,6 +15,7 @@ mod timespan;
 
 pub use captures::Captures;
 pub use cidr::{Cidr, Cidrs};
+pub use one_or_more::OneOrMore;
 pub use rate::Rate;
 pub use reserved::Reserved;
 pub use secret::{Secret, SecretError, SecretText};

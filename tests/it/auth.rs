@@ -357,6 +357,22 @@ fn keys_are_discovered_rotated_and_kept() {
 }
 
 #[test]
+fn keys_in_a_file_that_changes_are_noticed() {
+    let (origin, old, new) = (Origin::saying("ok"), Signer::new("old"), Signer::new("new"));
+    let jwt = "issuer = \"https://id.test/\", audience = \"api\", jwks = { file = \"keys.json\" }";
+    let set = |signer: &Signer| json!({ "keys": [signer.jwk()] }).to_string();
+    let gw = protected(jwt, &origin).file("keys.json", set(&old)).start();
+    let ask = |signer: &Signer| gw.get("/").header("Authorization", &bearer(&signer.token(&claims()))).send().status;
+    assert_eq!((ask(&old), ask(&new)), (200, 401));
+    std::fs::write(gw.dir().join("keys.json"), set(&new)).unwrap();
+    eventually("the keys are loaded", || (ask(&new) == 200).then_some(()));
+    assert_eq!(ask(&old), 401);
+    std::fs::write(gw.dir().join("keys.json"), set(&old)).unwrap();
+    assert_eq!(gw.reload().expect(200).json()["changes"].to_string(), r#"["auth idp changed"]"#);
+    assert_eq!((ask(&old), ask(&new)), (200, 401));
+}
+
+#[test]
 fn a_provider_that_is_down_lets_nobody_in_and_nobody_out() {
     let signer = Signer::new("1");
     let origin = Origin::saying("ok");

@@ -36,12 +36,13 @@ use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue};
 use pingora_http::RequestHeader;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::{Policy, Scope, Verdict};
 use crate::build::{Build, Node};
 use crate::facts::{Connection, Consumer, Facts};
+use crate::keep;
 use crate::reply::Reply;
+use crate::types::OneOrMore;
 use crate::types::template::Template;
 use api_key::{ApiKey, ApiKeyConfig, Place};
 use basic::BasicConfig;
@@ -51,10 +52,6 @@ use jwt::{Jwt, JwtConfig};
 
 pub use identity::KeyHash;
 
-/// `"idp"` or `["idp", "partners"]`.
-#[derive(Default)]
-pub struct OneOrMore(Vec<String>);
-
 /// The compiled policy.
 pub struct Auth {
     providers: Vec<Arc<Provider>>,
@@ -62,9 +59,16 @@ pub struct Auth {
     apart: bool,
 }
 
-/// Every `[auth.NAME]`, compiled. `None` stands for one with mistakes, so that what names it is not reported as well.
+/// Every `[auth.NAME]`, compiled.
 #[derive(Default)]
-pub struct Providers(BTreeMap<String, Option<Arc<Provider>>>);
+pub struct Providers {
+    /// `None` stands for one with mistakes, so that what names it is not reported as well.
+    by_name: BTreeMap<String, Option<Arc<Provider>>>,
+    /// The fields by which upstreams are told of callers: nobody else may send them.
+    headers: Arc<[HeaderName]>,
+    /// What the configuration says of providers and of consumers, files included.
+    made_of: [BTreeMap<String, u64>; 2],
+}
 
 /// A way to find out who asks.
 struct Provider {
@@ -75,6 +79,9 @@ struct Provider {
     /// What it is told when what it brought is not good (RFC 6750, section 3).
     rejection: HeaderValue,
 }
+
+/// What callers are known by, and who they are.
+const TABLES: [&str; 2] = ["auth", "consumer"];
 
 enum Kind {
     Jwt(Box<Jwt>),
@@ -126,10 +133,10 @@ impl Policy for Auth {
         let list = build.node().array().is_some();
         for (i, name) in config.0.iter().enumerate() {
             let key = if list { format!("[{i}]") } else { String::new() };
-            match scope.providers.0.get(name) {
+            match scope.providers.by_name.get(name) {
                 Some(provider) => providers.push(provider.clone()),
                 None => {
-                    build.unknown(&key, "auth provider", name, scope.providers.0.keys().map(String::as_str));
+                    build.unknown(&key, "auth provider", name, scope.providers.by_name.keys().map(String::as_str));
                     return None;
                 }
             }
@@ -232,21 +239,31 @@ impl Providers {
                 build.within_detached(&entry.node, |build| Provider::compile(name, root, consumers.clone(), build));
             providers.insert(name.clone(), provider.map(Arc::new));
         }
-        Self(providers)
+        let all = providers.values().flatten().flat_map(|provider: &Arc<Provider>| provider.headers.iter());
+        let mut headers: Vec<HeaderName> = all.map(|(name, _)| name.clone()).collect();
+        headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        headers.dedup();
+        let made_of = TABLES.map(|table| {
+            let named = root.get(table).and_then(Node::table).into_iter().flatten();
+            named.map(|(name, entry)| (name.clone(), build.fingerprint(&entry.node, jwt::FILES).short())).collect()
+        });
+        Self { by_name: providers, headers: headers.into(), made_of }
     }
 
-    /// The fields by which upstreams are told of callers: nobody else may send them.
-    pub(super) fn header_names(&self) -> Vec<HeaderName> {
-        let all = self.0.values().flatten().flat_map(|provider| provider.headers.iter());
-        let mut names: Vec<HeaderName> = all.map(|(name, _)| name.clone()).collect();
-        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        names.dedup();
-        names
+    /// The fields that nobody else may send.
+    pub(super) fn headers(&self) -> Arc<[HeaderName]> {
+        self.headers.clone()
+    }
+
+    /// What is not as it was in the `previous` configuration, in words.
+    pub fn changes(&self, previous: &Self) -> Vec<String> {
+        let both = TABLES.iter().zip(previous.made_of.iter().zip(&self.made_of));
+        both.flat_map(|(table, (before, now))| keep::changes(table, before, now)).collect()
     }
 
     /// Starts what runs in the background, on a runtime that outlives this. To start it again changes nothing.
     pub fn start(&self, runtime: &tokio::runtime::Handle) {
-        for provider in self.0.values().flatten() {
+        for provider in self.by_name.values().flatten() {
             if let Kind::Jwt(jwt) = &provider.kind {
                 jwt.start(runtime);
             }
@@ -411,29 +428,6 @@ fn authorization<'r>(request: &'r RequestHeader, scheme: &str) -> Result<Option<
         None => (field, &b""[..]),
     };
     Ok(name.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest))
-}
-
-impl<'de> Deserialize<'de> for OneOrMore {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NamesVisitor;
-        impl<'de> Visitor<'de> for NamesVisitor {
-            type Value = OneOrMore;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("text in quotes, or a list of such")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMore, E> {
-                Ok(OneOrMore(vec![text.to_owned()]))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<OneOrMore, A::Error> {
-                let mut all = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    all.push(item);
-                }
-                Ok(OneOrMore(all))
-            }
-        }
-        deserializer.deserialize_any(NamesVisitor)
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,10 @@
-//! Keys that check signatures, and which algorithm goes with which (RFC 7518, RFC 8037).
+//! Keys that check signatures, and which algorithm goes with which (RFC 7518, RFC 8037). What is not to be trusted is
+//! refused when a key is read: a weak modulus, a point that is not on its curve, a short secret.
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey,
-};
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
@@ -16,55 +13,21 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// A way to sign. There is no `none`.
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
-pub enum Algorithm {
-    HS256,
-    HS384,
-    HS512,
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    ES512,
-    EdDSA,
-}
+pub use jsonwebtoken::Algorithm;
 
 /// A key with what its set says of it.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Key {
     /// Its name in its set.
     pub id: Option<Box<str>>,
     /// The one algorithm that it is for.
     only: Option<Algorithm>,
-    material: Material,
+    key: DecodingKey,
 }
 
-#[derive(Clone, PartialEq)]
-enum Material {
-    Rsa {
-        modulus: Vec<u8>,
-        exponent: Vec<u8>,
-    },
-    /// An uncompressed point.
-    Ec {
-        curve: Curve,
-        point: Vec<u8>,
-    },
-    Ed25519(Vec<u8>),
-    Secret(Vec<u8>),
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Curve {
-    P256,
-    P384,
-    P521,
-}
+/// Curves, by the bytes of an uncompressed point on them.
+const P256: usize = 65;
+const P384: usize = 97;
 
 /// A key of a set, as JSON (RFC 7517, section 4).
 #[derive(Deserialize)]
@@ -87,28 +50,20 @@ const LARGEST_RSA: usize = 8192;
 /// Keys of a set beyond these are not looked at.
 const MOST_KEYS: usize = 100;
 
-impl Algorithm {
-    /// What `alg` says.
-    pub fn parse(name: &str) -> Option<Self> {
-        let name = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name);
-        Self::deserialize(name).ok()
-    }
-
-    /// The bytes that the secret of an HMAC has at least (RFC 7518, section 3.2); none where it is no HMAC.
-    pub fn shortest_secret(self) -> Option<usize> {
-        match self {
-            Self::HS256 => Some(32),
-            Self::HS384 => Some(48),
-            Self::HS512 => Some(64),
-            _ => None,
-        }
+/// The bytes that the secret of an HMAC has at least (RFC 7518, section 3.2); none where it is no HMAC.
+pub fn shortest_secret(algorithm: Algorithm) -> Option<usize> {
+    match algorithm {
+        Algorithm::HS256 => Some(32),
+        Algorithm::HS384 => Some(48),
+        Algorithm::HS512 => Some(64),
+        _ => None,
     }
 }
 
 impl Key {
     /// A shared secret.
     pub fn secret(bytes: &[u8]) -> Self {
-        Self { id: None, only: None, material: Material::Secret(bytes.to_vec()) }
+        Self { id: None, only: None, key: DecodingKey::from_secret(bytes) }
     }
 
     /// A public key in PEM form (`PUBLIC KEY`).
@@ -120,24 +75,14 @@ impl Key {
             .map_err(|_| "there is no public key in PEM form (`-----BEGIN PUBLIC KEY-----`)".to_owned())?;
         let unreadable = || "the public key cannot be read".to_owned();
         let (_, info) = SubjectPublicKeyInfo::from_der(&der).map_err(|_| unreadable())?;
-        let material = match info.parsed().map_err(|_| unreadable())? {
-            PublicKey::RSA(rsa) => Material::rsa(rsa.modulus, rsa.exponent)?,
-            PublicKey::EC(point) => {
-                let curve = match point.data().len() {
-                    65 => Curve::P256,
-                    97 => Curve::P384,
-                    133 => Curve::P521,
-                    _ => return Err("the key's curve is not one of P-256, P-384 and P-521".to_owned()),
-                };
-                Material::ec(curve, point.data().to_vec())?
-            }
+        let key = match info.parsed().map_err(|_| unreadable())? {
+            PublicKey::RSA(public) => rsa(public.modulus, public.exponent)?,
+            PublicKey::EC(point) => ec(point.data())?,
             // RFC 8410, section 3.
-            PublicKey::Unknown(key) if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => {
-                Material::ed25519(key.to_vec())?
-            }
+            PublicKey::Unknown(key) if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => ed25519(key)?,
             _ => return Err("the key is not of a type that signs tokens: RSA, EC or Ed25519".to_owned()),
         };
-        Ok(Self { id: None, only: None, material })
+        Ok(Self { id: None, only: None, key })
     }
 
     /// The usable keys of a JWK set (RFC 7517, section 5), and why others are not. Shared secrets have no place in a
@@ -169,147 +114,124 @@ impl Key {
             return Err("it is not for verifying".to_owned());
         }
         let only = match &jwk.alg {
-            Some(name) => Some(Algorithm::parse(name).ok_or("its algorithm is not known")?),
+            Some(name) => Some(name.parse().map_err(|_| "its algorithm is not known")?),
             None => None,
         };
         let bytes = |text: &Option<String>, what: &str| {
             let text = text.as_ref().ok_or_else(|| format!("it lacks `{what}`"))?;
             URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("its `{what}` is not base64url"))
         };
-        let material = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("RSA", _) => Material::rsa(&bytes(&jwk.n, "n")?, &bytes(&jwk.e, "e")?)?,
+        let key = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+            ("RSA", _) => rsa(&bytes(&jwk.n, "n")?, &bytes(&jwk.e, "e")?)?,
             ("EC", Some(name)) => {
-                let (curve, size) = match name {
-                    "P-256" => (Curve::P256, 32),
-                    "P-384" => (Curve::P384, 48),
-                    "P-521" => (Curve::P521, 66),
+                let size = match name {
+                    "P-256" => 32,
+                    "P-384" => 48,
                     _ => return Err("its curve is not known".to_owned()),
                 };
                 let (x, y) = (bytes(&jwk.x, "x")?, bytes(&jwk.y, "y")?);
                 if x.len() != size || y.len() != size {
                     return Err("its point has the wrong size".to_owned());
                 }
-                Material::ec(curve, [&[4][..], &x, &y].concat())?
+                ec(&[&[4][..], &x, &y].concat())?
             }
-            ("OKP", Some("Ed25519")) => Material::ed25519(bytes(&jwk.x, "x")?)?,
+            ("OKP", Some("Ed25519")) => ed25519(&bytes(&jwk.x, "x")?)?,
             ("oct", _) => return Err("it is a shared secret, which has no place in a set".to_owned()),
             _ => return Err("its type is not known".to_owned()),
         };
-        let key = Self { id: jwk.kid.map(Into::into), only, material };
-        match only.is_none_or(|only| key.material.fits(only)) {
-            true => Ok(key),
+        let key = Self { id: jwk.kid.map(Into::into), only: None, key };
+        match only.is_none_or(|only| key.fits(only)) {
+            true => Ok(Self { only, ..key }),
             false => Err("its algorithm is not one for its type".to_owned()),
         }
     }
 
     /// Whether the key may check signatures of an algorithm.
     pub fn fits(&self, algorithm: Algorithm) -> bool {
-        self.only.is_none_or(|only| only == algorithm) && self.material.fits(algorithm)
+        let fits = match (algorithm, self.bytes().len()) {
+            (Algorithm::ES256, length) => length == P256,
+            (Algorithm::ES384, length) => length == P384,
+            (other, length) => shortest_secret(other).is_none_or(|shortest| length >= shortest),
+        };
+        fits && self.key.family() == algorithm.family() && self.only.is_none_or(|only| only == algorithm)
     }
 
     /// The algorithms that are allowed for it where the configuration names none.
     pub fn usual(&self) -> &'static [Algorithm] {
-        match &self.material {
-            Material::Rsa { .. } => &[Algorithm::RS256, Algorithm::PS256],
-            Material::Ec { curve: Curve::P256, .. } => &[Algorithm::ES256],
-            Material::Ec { curve: Curve::P384, .. } => &[Algorithm::ES384],
-            Material::Ec { curve: Curve::P521, .. } => &[Algorithm::ES512],
-            Material::Ed25519(_) => &[Algorithm::EdDSA],
-            Material::Secret(_) => &[Algorithm::HS256],
+        match self.key.family() {
+            AlgorithmFamily::Rsa => &[Algorithm::RS256, Algorithm::PS256],
+            AlgorithmFamily::Ec if self.bytes().len() == P256 => &[Algorithm::ES256],
+            AlgorithmFamily::Ec => &[Algorithm::ES384],
+            AlgorithmFamily::Ed => &[Algorithm::EdDSA],
+            AlgorithmFamily::Hmac => &[Algorithm::HS256],
         }
     }
 
-    /// Whether a message has this key's signature. Never with an algorithm that does not fit the key.
-    pub fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-        if !self.fits(algorithm) {
-            return false;
+    /// Whether a message has this key's signature, which is in base64url. Never with an algorithm that does not fit the
+    /// key.
+    pub fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
+        self.fits(algorithm)
+            && jsonwebtoken::crypto::verify(signature, message, &self.key, algorithm).is_ok_and(|good| good)
+    }
+
+    /// A secret, a point, a modulus.
+    fn bytes(&self) -> &[u8] {
+        match self.key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) | DecodingKeyKind::RsaModulusExponent { n: bytes, .. } => bytes,
         }
-        match &self.material {
-            Material::Rsa { modulus, exponent } => {
-                let key = RsaPublicKeyComponents { n: modulus, e: exponent };
-                rsa(algorithm).is_some_and(|with| key.verify(with, message, signature).is_ok())
-            }
-            Material::Ec { curve, point } => {
-                UnparsedPublicKey::new(curve.algorithm(), point).verify(message, signature).is_ok()
-            }
-            Material::Ed25519(key) => UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok(),
-            Material::Secret(secret) => {
-                let with = match algorithm {
-                    Algorithm::HS384 => hmac::HMAC_SHA384,
-                    Algorithm::HS512 => hmac::HMAC_SHA512,
-                    _ => hmac::HMAC_SHA256,
-                };
-                let tag = hmac::sign(&hmac::Key::new(with, secret), message);
-                constant_time::verify_slices_are_equal(tag.as_ref(), signature).is_ok()
-            }
+    }
+
+    fn exponent(&self) -> &[u8] {
+        match self.key.kind() {
+            DecodingKeyKind::RsaModulusExponent { e, .. } => e,
+            DecodingKeyKind::SecretOrDer(_) => &[],
         }
     }
 }
 
-impl Material {
-    fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, String> {
-        let unpadded = |number: &[u8]| {
-            let zeros = number.iter().take_while(|b| **b == 0).count();
-            number[zeros..].to_vec()
-        };
-        let (modulus, exponent) = (unpadded(modulus), unpadded(exponent));
-        let bits = modulus.len() * 8 - modulus.first().map_or(0, |first| first.leading_zeros() as usize);
-        match bits {
-            ..SMALLEST_RSA => Err(format!("an RSA key of {bits} bits is weak: at least {SMALLEST_RSA} are needed")),
-            _ if bits > LARGEST_RSA => Err(format!("an RSA key of {bits} bits: at most {LARGEST_RSA} are taken")),
-            _ if exponent.last().is_none_or(|last| last % 2 == 0) || exponent == [1] => {
-                Err("the exponent of the RSA key is none".to_owned())
-            }
-            _ => Ok(Self::Rsa { modulus, exponent }),
-        }
-    }
-
-    fn ec(curve: Curve, point: Vec<u8>) -> Result<Self, String> {
-        match ParsedPublicKey::new(curve.algorithm(), &point) {
-            Ok(_) => Ok(Self::Ec { curve, point }),
-            Err(_) => Err("its point is not on its curve".to_owned()),
-        }
-    }
-
-    fn ed25519(key: Vec<u8>) -> Result<Self, String> {
-        match key.len() == 32 && ParsedPublicKey::new(&ED25519, &key).is_ok() {
-            true => Ok(Self::Ed25519(key)),
-            false => Err("it is not a key of Ed25519".to_owned()),
-        }
-    }
-
-    fn fits(&self, algorithm: Algorithm) -> bool {
-        match self {
-            Self::Rsa { .. } => rsa(algorithm).is_some(),
-            Self::Ec { curve: Curve::P256, .. } => algorithm == Algorithm::ES256,
-            Self::Ec { curve: Curve::P384, .. } => algorithm == Algorithm::ES384,
-            Self::Ec { curve: Curve::P521, .. } => algorithm == Algorithm::ES512,
-            Self::Ed25519(_) => algorithm == Algorithm::EdDSA,
-            Self::Secret(secret) => algorithm.shortest_secret().is_some_and(|shortest| secret.len() >= shortest),
-        }
+/// To tell whether a provider has changed its keys.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.id, self.only, self.key.family(), self.bytes(), self.exponent())
+            == (&other.id, other.only, other.key.family(), other.bytes(), other.exponent())
     }
 }
 
-impl Curve {
-    fn algorithm(self) -> &'static aws_lc_rs::signature::EcdsaVerificationAlgorithm {
-        match self {
-            Self::P256 => &ECDSA_P256_SHA256_FIXED,
-            Self::P384 => &ECDSA_P384_SHA384_FIXED,
-            Self::P521 => &ECDSA_P521_SHA512_FIXED,
+fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<DecodingKey, String> {
+    fn unpadded(number: &[u8]) -> &[u8] {
+        let zeros = number.iter().take_while(|b| **b == 0).count();
+        &number[zeros..]
+    }
+    let (modulus, exponent) = (unpadded(modulus), unpadded(exponent));
+    let bits = modulus.len() * 8 - modulus.first().map_or(0, |first| first.leading_zeros() as usize);
+    match bits {
+        ..SMALLEST_RSA => Err(format!("an RSA key of {bits} bits is weak: at least {SMALLEST_RSA} are needed")),
+        _ if bits > LARGEST_RSA => Err(format!("an RSA key of {bits} bits: at most {LARGEST_RSA} are taken")),
+        _ if exponent.last().is_none_or(|last| last % 2 == 0) || exponent == [1] => {
+            Err("the exponent of the RSA key is none".to_owned())
         }
+        _ => Ok(DecodingKey::from_rsa_raw_components(modulus, exponent)),
     }
 }
 
-fn rsa(algorithm: Algorithm) -> Option<&'static RsaParameters> {
-    Some(match algorithm {
-        Algorithm::RS256 => &RSA_PKCS1_2048_8192_SHA256,
-        Algorithm::RS384 => &RSA_PKCS1_2048_8192_SHA384,
-        Algorithm::RS512 => &RSA_PKCS1_2048_8192_SHA512,
-        Algorithm::PS256 => &RSA_PSS_2048_8192_SHA256,
-        Algorithm::PS384 => &RSA_PSS_2048_8192_SHA384,
-        Algorithm::PS512 => &RSA_PSS_2048_8192_SHA512,
-        _ => return None,
-    })
+/// An uncompressed point.
+fn ec(point: &[u8]) -> Result<DecodingKey, String> {
+    let parsed = match point.len() {
+        P256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point),
+        P384 => ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point),
+        _ => return Err("the key's curve is not one of P-256 and P-384".to_owned()),
+    };
+    match parsed {
+        Ok(_) => Ok(DecodingKey::from_ec_der(point)),
+        Err(_) => Err("its point is not on its curve".to_owned()),
+    }
+}
+
+fn ed25519(key: &[u8]) -> Result<DecodingKey, String> {
+    match key.len() == 32 && ParsedPublicKey::new(&ED25519, key).is_ok() {
+        true => Ok(DecodingKey::from_ed_der(key)),
+        false => Err("it is not a key of Ed25519".to_owned()),
+    }
 }
 
 /// Kept out of sight: nothing prints a key.
@@ -326,7 +248,7 @@ mod tests {
     /// Checks a compact JWS of an RFC.
     fn verifies(key: &Key, algorithm: Algorithm, jws: &str) -> bool {
         let (message, signature) = jws.rsplit_once('.').unwrap();
-        key.verifies(algorithm, message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap())
+        key.verifies(algorithm, message.as_bytes(), signature)
     }
 
     const JOE: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";

@@ -30,14 +30,14 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::Value;
 
+use super::Judgement;
 use super::identity::{self, Identities};
 use super::remembered::Remembered;
-use super::{Judgement, OneOrMore};
 use crate::build::Build;
 use crate::client::Client;
 use crate::facts::Consumer;
-use crate::types::{Secret, Timespan};
-use key::{Algorithm, Key};
+use crate::types::{OneOrMore, Secret, Timespan};
+use key::{Algorithm, Key, shortest_secret};
 use keys::{KeySet, Keys, Place, Remote};
 use token::{Rules, Signature, Token};
 
@@ -217,7 +217,7 @@ fn keys(name: &str, config: &JwtConfig, build: &mut Build<'_>) -> Option<Keys> {
             let secret = build.secret("jwt.secret", secret)?;
             let key = Key::secret(secret.expose().as_bytes());
             for algorithm in config.algorithms.as_deref().unwrap_or(key.usual()) {
-                if let Some(shortest) = algorithm.shortest_secret().filter(|_| !key.fits(*algorithm)) {
+                if let Some(shortest) = shortest_secret(*algorithm).filter(|_| !key.fits(*algorithm)) {
                     build
                         .error("jwt.secret", format!("the secret of {algorithm:?} has at least {shortest} bytes"))
                         .help("RFC 7518, section 3.2; make one with: openssl rand -base64 48");
@@ -306,7 +306,7 @@ fn check_url(key: &str, text: &str, build: &mut Build<'_>) -> Option<()> {
 }
 
 fn remote(name: &str, place: Place, config: &JwtConfig, build: &mut Build<'_>) -> Option<Keys> {
-    if config.algorithms.iter().flatten().any(|algorithm| algorithm.shortest_secret().is_some()) {
+    if config.algorithms.iter().flatten().any(|algorithm| shortest_secret(*algorithm).is_some()) {
         build
             .error("jwt.algorithms", "HS256 and its like take a shared secret, and published keys are none")
             .help("use the algorithms of the provider, such as RS256 or ES256");
