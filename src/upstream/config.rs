@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer};
@@ -11,6 +12,7 @@ use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserialize
 use super::breaker::BreakerConfig;
 use super::hash::HashSource;
 use super::outlier::OutlierConfig;
+use crate::build::Build;
 use crate::types::{Reserved, Timespan};
 
 /// An upstream. The short form is the list of its servers.
@@ -216,6 +218,64 @@ fn three() -> u16 {
 
 fn any_success() -> Vec<u16> {
     vec![200, 204]
+}
+
+impl Long {
+    /// What can be wrong beyond the types.
+    pub fn check(&self, build: &mut Build<'_>) {
+        if self.servers.is_empty() {
+            build.error("servers", "an upstream without servers can answer nothing");
+        }
+        for (i, server) in self.servers.iter().enumerate() {
+            let short = format!("[{i}]");
+            let key = if build.node().array().is_some() { short } else { format!("servers[{i}]") };
+            if server.weight == 0 {
+                build
+                    .error(&format!("{key}.weight"), "a weight is 1 or more")
+                    .help("use drain = true to give it no requests");
+            }
+            if self.servers[..i].iter().any(|other| other.address == server.address) {
+                build
+                    .error(&key, format!("the server `{}` is given twice", server.address))
+                    .help("use `weight` to give it more");
+            }
+        }
+        if let Some(health) = &self.health {
+            if health.path.as_ref().is_some_and(|path| !path.starts_with('/')) {
+                build.error("health.path", "the path of a check begins with `/`");
+            }
+            if health.interval.0 < Duration::from_millis(100) {
+                build.error("health.interval", "checks are at least 100ms apart");
+            }
+            if health.timeout.0.is_zero() {
+                build.error("health.timeout", "a check needs time to answer");
+            }
+            for (key, count) in [("health.healthy", health.healthy), ("health.unhealthy", health.unhealthy)] {
+                if count == 0 {
+                    build.error(key, "at least one check decides");
+                }
+            }
+            if health.expect.iter().any(|status| !(100..=599).contains(status)) {
+                build.error("health.expect", "a status is a number from 100 to 599");
+            }
+        }
+        for (key, time) in
+            [("connect", self.timeouts.connect), ("first_byte", self.timeouts.first_byte), ("idle", self.timeouts.idle)]
+        {
+            if time.0.is_zero() {
+                build.error(&format!("timeouts.{key}"), "no time at all would fail every request");
+            }
+        }
+        if let Some(outlier) = &self.outlier {
+            outlier.check(build);
+        }
+        if let Some(breaker) = &self.breaker {
+            breaker.check(build);
+        }
+        if self.retry.attempts > 10 {
+            build.error("retry.attempts", "more than 10 further tries only make an outage worse");
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for UpstreamConfig {

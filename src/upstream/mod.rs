@@ -140,7 +140,7 @@ impl Pool {
     pub fn compile(name: &str, config: &UpstreamConfig, meter: &Meter, build: &mut Build<'_>) -> Option<Self> {
         let before = build.errors();
         let config = config.0.clone();
-        check(&config, build);
+        config.check(build);
         let template = peer::Template::compile(&config, build);
         if build.errors() > before {
             return None;
@@ -463,63 +463,5 @@ impl Tried {
     /// Forgets them all, so that they may be asked again.
     pub fn clear(&mut self) {
         self.ids.clear();
-    }
-}
-
-/// What can be wrong beyond the types.
-fn check(config: &config::Long, build: &mut Build<'_>) {
-    if config.servers.is_empty() {
-        build.error("servers", "an upstream without servers can answer nothing");
-    }
-    for (i, server) in config.servers.iter().enumerate() {
-        let short = format!("[{i}]");
-        let key = if build.node().array().is_some() { short } else { format!("servers[{i}]") };
-        if server.weight == 0 {
-            build
-                .error(&format!("{key}.weight"), "a weight is 1 or more")
-                .help("use drain = true to give it no requests");
-        }
-        if config.servers[..i].iter().any(|other| other.address == server.address) {
-            build
-                .error(&key, format!("the server `{}` is given twice", server.address))
-                .help("use `weight` to give it more");
-        }
-    }
-    if let Some(health) = &config.health {
-        if health.path.as_ref().is_some_and(|path| !path.starts_with('/')) {
-            build.error("health.path", "the path of a check begins with `/`");
-        }
-        if health.interval.0 < Duration::from_millis(100) {
-            build.error("health.interval", "checks are at least 100ms apart");
-        }
-        if health.timeout.0.is_zero() {
-            build.error("health.timeout", "a check needs time to answer");
-        }
-        for (key, count) in [("health.healthy", health.healthy), ("health.unhealthy", health.unhealthy)] {
-            if count == 0 {
-                build.error(key, "at least one check decides");
-            }
-        }
-        if health.expect.iter().any(|status| !(100..=599).contains(status)) {
-            build.error("health.expect", "a status is a number from 100 to 599");
-        }
-    }
-    for (key, time) in [
-        ("connect", config.timeouts.connect),
-        ("first_byte", config.timeouts.first_byte),
-        ("idle", config.timeouts.idle),
-    ] {
-        if time.0.is_zero() {
-            build.error(&format!("timeouts.{key}"), "no time at all would fail every request");
-        }
-    }
-    if let Some(outlier) = &config.outlier {
-        outlier.check(build);
-    }
-    if let Some(breaker) = &config.breaker {
-        breaker.check(build);
-    }
-    if config.retry.attempts > 10 {
-        build.error("retry.attempts", "more than 10 further tries only make an outage worse");
     }
 }

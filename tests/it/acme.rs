@@ -53,14 +53,19 @@ fn metric(gw: &Gateway, series: &str) -> Option<i64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
-#[test]
-fn by_tls_alpn_01_for_several_names() {
+/// A CA, a gateway that asks it by TLS-ALPN-01, and what the CA's certificates hang on.
+fn by_tls_alpn() -> (Pebble, Gateway, String) {
     let port = free_port();
     let ca = pebble(free_port(), port);
     let gw = asking(&ca, port).config(STATE).config(TLS_ALPN).config(ROUTE);
     let ca = ca.start();
-    let gw = gw.start();
     let root = ca.root();
+    (ca, gw.start(), root)
+}
+
+#[test]
+fn by_tls_alpn_01_for_several_names() {
+    let (ca, gw, root) = by_tls_alpn();
     let first = served(gw.address(), "a.test", &root).certificate();
     assert_eq!(served(gw.address(), "b.test", &root).certificate(), first, "one certificate has both names");
     assert_eq!(ca.issued(), 1);
@@ -333,12 +338,7 @@ fn an_account_that_the_ca_forgot_is_made_anew() {
 
 #[test]
 fn names_come_and_go_with_reloads() {
-    let port = free_port();
-    let ca = pebble(free_port(), port);
-    let gw = asking(&ca, port).config(STATE).config(TLS_ALPN).config(ROUTE);
-    let ca = ca.start();
-    let gw = gw.start();
-    let root = ca.root();
+    let (ca, gw, root) = by_tls_alpn();
     let certificate = served(gw.address(), "a.test", &root).certificate();
     let more = TLS_ALPN.replace("acme = {", "acme = [{ names = [\"c.test\"], challenge = \"tls-alpn-01\", agree_to_terms = true, directory = \"@directory\", ca = \"pebble.pem\" }, {");
     gw.rewrite(&format!("{STATE}\n{}]\n{ROUTE}", more.trim_end()));

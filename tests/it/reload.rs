@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Answer, Authority, Connection, Origin, Response, Traffic, answer, eventually, gateway, portcullis,
+    Answer, Authority, Connection, Gateway, Identity, Origin, Response, Traffic, answer, eventually, gateway,
+    portcullis,
 };
 
 const A: &str = "[upstream]\no = [\"@a\"]\n[[route]]\nmatch = \"/**\"\nupstream = \"o\"\n\
@@ -136,20 +137,20 @@ fn listeners_come_change_and_go() {
     assert_eq!(gw.get("/").send().expect(200).header("x-is"), "a");
 }
 
+/// The one listener of [`with_certificate`].
+const TLS: &str =
+    "[listen.public]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }";
+
+fn with_certificate(identity: &Identity, origin: &Origin) -> Gateway {
+    let files = gateway().file("a.pem", &identity.cert).file("a.key", &identity.key);
+    files.origin("a", origin).config(TLS).config(A).start()
+}
+
 #[test]
 fn certificates_that_were_renewed_are_loaded() {
     let origin = Origin::saying("ok");
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let tls =
-        "[listen.public]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }";
-    let identity = old.issue(&["a.test"]);
-    let gw = gateway()
-        .file("a.pem", &identity.cert)
-        .file("a.key", &identity.key)
-        .origin("a", &origin)
-        .config(tls)
-        .config(A)
-        .start();
+    let gw = with_certificate(&old.issue(&["a.test"]), &origin);
     let ask = |authority: &Authority| {
         gw.connect_tls("a.test", authority.client(&["http/1.1"])).map(|mut client| client.get("/").send().status)
     };
@@ -172,16 +173,7 @@ fn certificates_that_were_renewed_are_loaded() {
 fn files_that_change_are_noticed() {
     let origin = Origin::saying("ok");
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let tls =
-        "[listen.public]\naddress = \"127.0.0.1:0\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }";
-    let identity = old.issue(&["a.test"]);
-    let gw = gateway()
-        .file("a.pem", &identity.cert)
-        .file("a.key", &identity.key)
-        .origin("a", &origin)
-        .config(tls)
-        .config(A)
-        .start();
+    let gw = with_certificate(&old.issue(&["a.test"]), &origin);
     let ask = |authority: &Authority| {
         let client = gw.connect_tls("a.test", authority.client(&["http/1.1"]));
         client.map(|mut client| client.get("/").send().expect(200).header("x-is").to_owned()).ok()
@@ -189,7 +181,7 @@ fn files_that_change_are_noticed() {
     assert_eq!(ask(&old).unwrap(), "a");
     let said = |what: &str| gw.errors().iter().any(|line| line.contains(what)).then_some(());
     // The configuration is not watched, and so the certificate is all that changes.
-    gw.rewrite(&format!("{tls}\n{B}"));
+    gw.rewrite(&format!("{TLS}\n{B}"));
     let renewed = new.issue(&["a.test"]);
     std::fs::write(gw.dir().join("a.pem"), &renewed.cert).unwrap();
     eventually("half of it is refused", || said("does not belong to the certificate"));
@@ -198,7 +190,7 @@ fn files_that_change_are_noticed() {
     eventually("the certificate is loaded", || ask(&new).filter(|is| is == "a"));
     assert!(ask(&old).is_none());
 
-    let watched = format!("watch = true\n{tls}\n");
+    let watched = format!("watch = true\n{TLS}\n");
     gw.rewrite(&format!("{watched}{A}"));
     assert_eq!(gw.reload().expect(200).json()["generation"], 3);
     gw.rewrite(&format!("{watched}{B}"));
