@@ -9,12 +9,13 @@
 //! `SIGQUIT` does it with a process that was started by somebody else, by `portcullis run --upgrade`.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 
 use super::notify;
@@ -64,9 +65,10 @@ impl Running {
                 .env_remove("WATCHDOG_PID")
                 .env_remove("LISTEN_FDNAMES")
                 .stdin(Stdio::from(end))
+                .process_group(0)
                 .spawn();
             match child {
-                Ok(child) => Ok(Starter(Some(child))),
+                Ok(child) => Ok(Starter::of(child)),
                 Err(error) => Err(format!("error: cannot start {}: {error}", self.binary.display())),
             }
         };
@@ -85,7 +87,7 @@ impl Running {
         let channel = Channel::connect(&path).map_err(|error| {
             format!("error: no process waits at {} (`portcullis run --upgrade`): {error}", path.display())
         })?;
-        self.replace_process(&channel, || Ok(Starter(None)))
+        self.replace_process(&channel, || Ok(Starter::default()))
     }
 
     fn replace_process(
@@ -116,7 +118,9 @@ impl Running {
             Err(why) => {
                 let _ = channel.send(&Message::Failed(why.clone()), &[]);
                 starter.end();
-                until_closed(channel);
+                if !is_closed_soon(channel) {
+                    starter.end_all();
+                }
                 log::error!("no other process takes over, this one goes on: {why}");
                 Err(why)
             }
@@ -184,25 +188,35 @@ impl Running {
     }
 }
 
-/// Waits until the other process is no more, so that it takes no connection after this.
-fn until_closed(channel: &Channel) {
+/// Waits until the other process is no more, so that it takes no connection after this; gives whether it is.
+fn is_closed_soon(channel: &Channel) -> bool {
     let until = Instant::now() + MESSAGE;
     while Instant::now() < until {
         match channel.receive(GLANCE) {
-            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return true,
             Ok(_) | Err(_) => {}
         }
     }
+    false
 }
 
 /// The process that was started for the one that is to take over, or nothing where somebody else started it. That one
 /// ends by itself when it is told that it failed.
-struct Starter(Option<Child>);
+#[derive(Default)]
+struct Starter {
+    child: Option<Child>,
+    /// Its process group, of which the other is one as well.
+    group: Option<Pid>,
+}
 
 impl Starter {
+    fn of(child: Child) -> Self {
+        Self { group: Some(Pid::from_child(&child)), child: Some(child) }
+    }
+
     /// Why the new process is no longer there, if so.
     fn ended(&mut self) -> Option<String> {
-        let status = self.0.as_mut()?.try_wait().ok().flatten()?;
+        let status = self.child.as_mut()?.try_wait().ok().flatten()?;
         Some(format!("error: the new process ended ({status}); what it said is in the log"))
     }
 
@@ -215,9 +229,17 @@ impl Starter {
     }
 
     fn end(&mut self) {
-        if let Some(mut child) = self.0.take() {
+        if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+
+    /// Ends both, also if the other does not hear. The number of a group is nobody else's while one of it lives.
+    fn end_all(&mut self) {
+        self.end();
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 }

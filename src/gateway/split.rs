@@ -28,6 +28,8 @@ use crate::upstream::{HashSource, Pool, cookie, hash};
 /// Upstreams with their weights.
 pub struct Split {
     parts: Vec<Part>,
+    /// Of all weights; not 0.
+    sum: u64,
     sticky: Option<Sticky>,
 }
 
@@ -72,7 +74,7 @@ impl Split {
         let mut parts = Vec::new();
         for (name, weight) in weights {
             let cookie = match sticky {
-                Some(Sticky::Cookie(cookie)) => Some(cookie_for(cookie, name)),
+                Some(Sticky::Cookie(cookie)) => cookie_for(cookie, name),
                 _ => None,
             };
             parts.extend(find(&format!("split.{name}"), name, build).map(|pool| Part {
@@ -87,8 +89,7 @@ impl Split {
         } else if sum > u64::from(MOST) {
             build.error("split", format!("the weights add up to {sum}, and more than {MOST} cannot be told apart"));
         }
-        // One that is drained by its weight is one that is wanted again.
-        (build.errors() == before && parts.len() == weights.len()).then(|| Self { parts, sticky: sticky.cloned() })
+        (build.errors() == before && parts.len() == weights.len()).then(|| Self { parts, sum, sticky: sticky.cloned() })
     }
 
     /// The upstream of a choice.
@@ -138,9 +139,8 @@ impl Split {
 
     /// The part that has a number in its stretch of all numbers.
     fn at(&self, number: u64) -> usize {
-        let sum: u64 = self.parts.iter().map(|part| u64::from(part.weight)).sum();
         // The high half of a product spreads all numbers over 0..sum.
-        let mut at = ((u128::from(number) * u128::from(sum)) >> 64) as u64;
+        let mut at = ((u128::from(number) * u128::from(self.sum)) >> 64) as u64;
         for (i, part) in self.parts.iter().enumerate() {
             match at.checked_sub(u64::from(part.weight)) {
                 Some(rest) => at = rest,
@@ -152,9 +152,8 @@ impl Split {
 }
 
 /// Names of cookies and of upstreams have no characters that would have to be quoted.
-fn cookie_for(name: &str, upstream: &str) -> HeaderValue {
-    let text = format!("{name}={upstream}; Path=/; HttpOnly; SameSite=Lax");
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+fn cookie_for(name: &str, upstream: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("{name}={upstream}; Path=/; HttpOnly; SameSite=Lax")).ok()
 }
 
 impl FromStr for Sticky {

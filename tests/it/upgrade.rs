@@ -82,6 +82,21 @@ fn a_binary_that_does_not_come_so_far_changes_nothing() {
 }
 
 #[test]
+fn a_binary_that_hears_nothing_is_ended_with_all_that_it_started() {
+    let origin = Origin::saying("ok");
+    let mut gw = gateway().origin("a", &origin).config(SERVER).config(ROUTES).start();
+    let child = gw.dir().join("child");
+    install(gw.dir(), Some(&format!("#!/bin/sh\nexec 3<&0\nsleep 1000 <&3 &\necho $! > {}\nwait\n", child.display())));
+    gw.usr2();
+    let read = || std::fs::read_to_string(&child).ok()?.trim().parse().ok();
+    let child: u32 = eventually("the binary is started", read);
+    assert!(exists(child));
+    gw.terminate();
+    assert!(gw.ended());
+    assert!(!exists(child));
+}
+
+#[test]
 fn a_file_with_mistakes_changes_nothing() {
     let origin = Origin::saying("ok");
     let gw = gateway().origin("a", &origin).config(SERVER).config(ROUTES).start();
