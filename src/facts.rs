@@ -1,17 +1,19 @@
 //! What is known of a connection and of a request, as typed fields that every part reads by name.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
 use crate::deadline::Deadline;
 use crate::http01::Http01;
-use crate::telemetry::metrics::traffic::ListenerSeries;
+use crate::telemetry::metrics::traffic::{Cached, ListenerSeries};
 use crate::telemetry::trace::Trace;
 use crate::types::template::{Variable, Variables, query_value};
 use crate::types::{Captures, Cidr};
@@ -28,13 +30,24 @@ pub struct Connection {
     /// TLS, if the connection has it.
     pub tls: Option<Tls>,
     peer_text: HeaderValue,
+    /// What the request that comes by it is known to be: for one that the gateway makes itself.
+    handed: Mutex<Option<Handed>>,
     /// Until when the exchange at hand must have gone on; then reading from the connection fails. Only for
     /// HTTP/1, where a connection has one exchange at a time.
     pub deadline: Deadline,
 }
 
+/// What a request is known to be.
+struct Handed(Box<dyn Any + Send>);
+
+impl std::fmt::Debug for Handed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handed")
+    }
+}
+
 /// The TLS side of a connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tls {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
@@ -107,7 +120,22 @@ impl Connection {
     pub fn new(peer: Option<SocketAddr>, local: Option<SocketAddr>, listener: Arc<Listener>, tls: Option<Tls>) -> Self {
         let address = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical());
         let peer_text = HeaderValue::from_str(&address.to_string()).expect("an address is visible ASCII");
-        Self { peer, local, listener, tls, peer_text, deadline: Deadline::default() }
+        Self { peer, local, listener, tls, peer_text, handed: Mutex::default(), deadline: Deadline::default() }
+    }
+
+    /// A connection within the gateway, for a request that it makes itself on behalf of one that came by this.
+    pub fn within(&self) -> Self {
+        Self::new(self.peer, self.local, self.listener.clone(), self.tls.clone())
+    }
+
+    /// Leaves what the request that comes by it is known to be.
+    pub fn hand(&self, known: Box<dyn Any + Send>) {
+        *self.handed.lock() = Some(Handed(known));
+    }
+
+    /// Takes what the request that comes by it is known to be, if it is of this type.
+    pub fn take_handed<T: 'static>(&self) -> Option<Box<T>> {
+        self.handed.lock().take().and_then(|handed| handed.0.downcast().ok())
     }
 
     /// The peer's address as the value of a header field.
@@ -187,6 +215,8 @@ pub struct Facts {
     pub allowances: SmallVec<[Allowance; 2]>,
     /// The place that the request takes among those under way, given back when it ends.
     pub place: Option<Place>,
+    /// What a cache had to do with the answer.
+    pub cache: Option<Cached>,
     /// The policy that would have stopped the request, were it not in a shadow.
     pub shadowed: Option<&'static str>,
     /// Whether nobody asks, and the request is only talked about: nothing may be counted or taken.
@@ -322,6 +352,7 @@ impl Facts {
             entered: 0,
             allowances: SmallVec::new(),
             place: None,
+            cache: None,
             shadowed: None,
             rehearsal: false,
             stopped_by: None,
@@ -348,6 +379,39 @@ impl Facts {
             route: Some("a route".into()),
             ..Self::new(connection, client.parse().expect("a test gives an address"), HeaderValue::from_static("id"))
         }
+    }
+
+    /// What is known of a request that the gateway makes itself to answer this one, by this connection. None of the steps
+    /// sees its response.
+    pub fn fork(&self, connection: Arc<Connection>) -> Self {
+        Self {
+            trusted: self.trusted,
+            consumer: self.consumer.clone(),
+            trace: self.trace.clone(),
+            started: self.started,
+            captures: self.captures.clone(),
+            route: self.route.clone(),
+            upstream: self.upstream.clone(),
+            server: self.server.clone(),
+            attempts: self.attempts,
+            asked_after: self.asked_after,
+            first_byte: self.first_byte,
+            stopped_by: self.stopped_by,
+            cause: self.cause.clone(),
+            ..Self::new(connection, self.client, self.id.clone())
+        }
+    }
+
+    /// Takes over what was found out on the way of a request that was made to answer this one.
+    pub fn adopt(&mut self, fork: Self) {
+        self.upstream = fork.upstream;
+        self.server = fork.server;
+        self.attempts = fork.attempts;
+        self.asked_after = fork.asked_after;
+        self.first_byte = fork.first_byte;
+        self.stopped_by = fork.stopped_by;
+        self.cause = fork.cause;
+        self.trace = fork.trace;
     }
 
     /// The scheme that the client used: a trusted proxy in front is asked by the header, else the connection.

@@ -4,7 +4,8 @@
 use bytes::{Bytes, BytesMut};
 use http::Version;
 
-use crate::facts::Limits;
+use crate::cache::{Arrival, CDN_CACHE_CONTROL, Caller, Directives, Life, Rules};
+use crate::facts::{Connection, Facts, Limits, Listener, Timeouts};
 use crate::gateway::Gateway;
 use crate::http1::chunked::Chunked;
 use crate::http1::{Framing, parse_request, parse_response, write_request};
@@ -63,6 +64,91 @@ pub fn target(data: &[u8]) {
         assert_eq!(path::normalize(&normal).as_deref(), Ok(&*normal));
         assert!(normal.starts_with('/') && !normal.split('/').any(|segment| segment == ".." || segment == "."));
     }
+}
+
+/// What an answer says of its storage is read, and a line that forbids it counts whatever the other lines say.
+pub fn cache_control(data: &[u8]) {
+    let mut headers = http::HeaderMap::new();
+    for line in data.split(|b| *b == b'\n') {
+        if let Ok(value) = http::HeaderValue::from_bytes(line) {
+            headers.append("cache-control", value);
+        }
+    }
+    let asked = Directives::of_request(&headers);
+    let now = std::time::Instant::now();
+    let arrival = Arrival { at: now, date: std::time::SystemTime::now(), delay: Default::default() };
+    let rules = Rules { heuristic: true, ..Rules::default() };
+    let life = |headers: &http::HeaderMap| {
+        let (said, targeted) = Directives::of_response(headers);
+        Life::of(http::StatusCode::OK, headers, (&said, targeted), &rules, Caller::Anyone, arrival)
+    };
+    if let Ok(life) = life(&headers) {
+        let _ = (life.usable(&asked, now), life.ttl(now), life.stands_in(now));
+    }
+    let mut older = headers.clone();
+    older.append("cache-control", "max-age=0, s-maxage=0".parse().expect("this is a value"));
+    assert!(life(&older).is_err(), "stored without a validator, though it is never fresh");
+    headers.append("cache-control", "private".parse().expect("this is a value"));
+    assert!(life(&headers).is_err(), "stored, though it is private");
+    let mut targeted = http::HeaderMap::new();
+    if let Ok(value) = http::HeaderValue::from_bytes(data) {
+        targeted.insert(CDN_CACHE_CONTROL, value);
+        let _ = life(&targeted);
+    }
+}
+
+/// Two requests have the same key only if they are the same in all that the key has.
+pub fn cache_key(data: &[u8]) {
+    thread_local! {
+        static GATEWAY: Gateway = {
+            let text = "[listen.a]\naddress = '127.0.0.1:1'\n[upstream]\no = ['127.0.0.1:1']\n[[route]]\nmatch = '/**'\n\
+                        upstream = 'o'\ncache = { by = ['path', 'query:a', 'header:x-a'] }";
+            let loaded = crate::config::Loaded::from_text("fuzz.toml", text);
+            Gateway::compile(&Meter::default(), &mut loaded.build()).expect("this is a configuration")
+        };
+    }
+    let requests: Vec<_> = data
+        .split(|b| *b == 0)
+        .filter_map(|piece| {
+            let (target, value) = piece.split_at(piece.iter().position(|b| *b == b'\n')?);
+            let mut request = pingora_http::RequestHeader::build("GET", target, None).ok()?;
+            request.insert_header("host", "a").ok()?;
+            value[1..].split(|b| *b == b'\n').try_for_each(|line| request.append_header("x-a", line).map(drop)).ok()?;
+            Some(request)
+        })
+        .take(8)
+        .collect();
+    GATEWAY.with(|gateway| {
+        let Some(cache) = gateway.route(0).chain.cache() else { return };
+        let facts = || {
+            let listener = Listener {
+                name: "a".into(),
+                client_ip: None,
+                limits: Limits::default(),
+                timeouts: Timeouts::default(),
+                http2: true,
+                challenges: None,
+                counts: None,
+            };
+            let connection = Connection::new(None, None, listener.into(), None);
+            let client = std::net::Ipv4Addr::LOCALHOST.into();
+            Facts::new(connection.into(), client, http::HeaderValue::from_static("id"))
+        };
+        let of = |request: &pingora_http::RequestHeader| {
+            let wanted = cache.wanted(request, &facts(), "o");
+            let fetched = cache.fetch(request);
+            let lines: Vec<Vec<u8>> =
+                request.headers.get_all("x-a").iter().map(|line| line.as_bytes().to_vec()).collect();
+            (wanted.key.bytes, fetched.uri.to_string(), lines)
+        };
+        for (i, one) in requests.iter().enumerate() {
+            for other in &requests[..i] {
+                let (one, other) = (of(one), of(other));
+                // What is sent is what the key has, and no more.
+                assert_eq!(one.0 == other.0, (&one.1, &one.2) == (&other.1, &other.2), "{one:?}\n{other:?}");
+            }
+        }
+    });
 }
 
 /// A file is compiled, or refused with words.

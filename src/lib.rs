@@ -17,7 +17,7 @@
 //!
 //! # The import rule
 //!
-//! Modules import to the left only: `types`, `http1`, `http01`, `deadline`, `clock` → `reply`, `telemetry` → `facts` → `keep`, `client` → `build` →
+//! Modules import to the left only: `types`, `http1`, `http01`, `deadline`, `clock` → `reply`, `telemetry` → `facts` → `keep`, `client` → `build` → `cache` →
 //! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
 //! `tests/it/architecture.rs` holds it.
 
@@ -36,6 +36,8 @@ pub mod client;
 pub mod keep;
 
 pub mod build;
+
+pub mod cache;
 
 pub mod policy;
 pub mod upstream;

@@ -30,13 +30,15 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use crate::cache::Fill;
 use crate::facts::Facts;
 use crate::gateway::{Choice, Destination, Gateway, Route};
 use crate::reply::Reply;
 use crate::upstream::{Failure, Pick, Pool, Tried};
 use patience::Patience;
 
-pub use direct::{Direct, Served, Wire};
+use direct::Said;
+pub use direct::{Direct, LongWay, Served, Wire};
 pub use rehearsal::{End, Outcome};
 
 /// The gateway as Pingora sees it; every worker has one of its own over the same configuration.
@@ -60,6 +62,10 @@ pub struct Ctx {
     body: u64,
     /// How long the upstream is waited for.
     patience: Patience,
+    /// What the cache had to do with the answer.
+    said: Option<Said>,
+    /// The fetch that the request is made for, if the gateway makes it itself.
+    fetching: Option<Arc<Fill>>,
 }
 
 /// One try at one server.
@@ -88,7 +94,17 @@ impl Ctx {
             stopped: None,
             body: 0,
             patience: Patience::default(),
+            said: None,
+            fetching: None,
         }
+    }
+
+    /// What the cache had to do with the answer.
+    fn say(&mut self, said: Said) {
+        if let Some(facts) = &mut self.facts {
+            facts.cache = Some(said.how());
+        }
+        self.said = Some(said);
     }
 
     fn facts(&self) -> Result<&Facts> {
@@ -116,6 +132,15 @@ impl Ctx {
     /// Shapes the head of an upstream's answer for the client.
     fn shape_answer(&self, head: &mut ResponseHeader, request: &RequestHeader) {
         let (Some(route), Some(facts)) = (&self.route, &self.facts) else { return };
+        if self.fetching.is_some() {
+            return;
+        }
+        if !request.method.is_safe() && (head.status.is_success() || head.status.is_redirection()) {
+            self.gateway.changed(request, head);
+        }
+        if let Some(said) = &self.said {
+            said.tell(head);
+        }
         if let Destination::Split(split) = &route.destination {
             split.tell(self.choice, head);
         }
@@ -135,7 +160,12 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        let facts = admit::gather(admit::connection(session)?, session.req_header());
+        let connection = admit::connection(session)?;
+        if let Some(handed) = connection.take_handed::<Self::CTX>() {
+            *ctx = *handed;
+            return Ok(());
+        }
+        let facts = admit::gather(connection, session.req_header());
         let timeouts = &facts.connection.listener.timeouts;
         session.set_read_timeout(Some(timeouts.body));
         session.set_write_timeout(Some(timeouts.body));
@@ -145,6 +175,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        if ctx.fetching.is_some() {
+            return Ok(false);
+        }
         let request = session.req_header_mut();
         let routed = admit::route(request, ctx);
         log_line::begin(ctx);
@@ -263,6 +296,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
+        if ctx.fetching.is_some() {
+            ctx.attempt = None;
+            return;
+        }
         let carried = log_line::carried(session, e, ctx);
         log_line::write(session.req_header(), &carried, ctx);
     }

@@ -90,6 +90,8 @@ problems! {
     auth_unavailable = SERVICE_UNAVAILABLE, "auth-unavailable", "Credentials cannot be checked now";
     /// 504: the upstream took too long.
     upstream_timeout = GATEWAY_TIMEOUT, "upstream-timeout", "The upstream took too long";
+    /// 504: the client wants a stored answer, and there is none (RFC 9111, section 5.2.1.7).
+    not_cached = GATEWAY_TIMEOUT, "not-cached", "There is no stored answer";
     /// 505: another version of HTTP.
     version_not_supported = HTTP_VERSION_NOT_SUPPORTED, "version-not-supported", "The version of HTTP is not supported";
     /// 408: the request did not arrive in time.

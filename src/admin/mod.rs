@@ -13,6 +13,8 @@
 //! `POST /reload` loads the configuration again and answers with a receipt, or with 422 and every mistake.
 //! `POST /upgrade` has a new process take over and answers with a receipt, or with 500 and the reason.
 //!
+//! `GET /caches` shows what the caches hold, and `POST /caches/NAME/purge` removes what its body names.
+//!
 //! `POST /explain` says what the gateway would do with the request that its body describes.
 //!
 //! Every request sees the configuration of its moment. What is drained here lasts until its upstream is configured anew; the
@@ -34,7 +36,9 @@ use percent_encoding::percent_decode_str;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::RequestHeader;
+use serde::Deserialize;
 
+use crate::cache::{Purge, Resource};
 use crate::gateway::Gateway;
 use crate::reply::{Problem, Reply};
 use crate::upstream::Pool;
@@ -110,7 +114,10 @@ impl Admin {
             "/reload" => self.control(request, UNUSABLE, |control| control.reload()).await,
             "/upgrade" => self.control(request, NOT_UPGRADED, |control| control.upgrade()).await,
             "/explain" => self.explain(request, body).await,
-            _ => self.answer(request, path),
+            _ => match path.strip_prefix("/caches/").and_then(|rest| rest.strip_suffix("/purge")) {
+                Some(name) => purge(&self.gateway.load(), request, name, &body),
+                None => self.answer(request, path),
+            },
         }
     }
 
@@ -155,6 +162,7 @@ impl Admin {
             "/metrics" => read(request, || of_type(StatusCode::OK, METRICS, self.control.metrics().into_bytes())),
             "/upstreams" => get(request, || (StatusCode::OK, show::pools(&gateway))),
             "/routes" => get(request, || (StatusCode::OK, show::routes(&gateway))),
+            "/caches" => get(request, || (StatusCode::OK, show::caches(&gateway))),
             _ => match path.strip_prefix("/upstreams/") {
                 Some(rest) => upstream(&gateway, request, rest),
                 None => Err(not_found("there is nothing here".to_owned())),
@@ -193,6 +201,40 @@ fn set_drain(pool: &Pool, address: &str, drain: bool) -> Result<Reply, Reply> {
     let what = if drain { "is drained" } else { "is drained no longer" };
     log::info!("the server {address} of the upstream {} {what}", pool.name());
     Ok(Reply::new(StatusCode::NO_CONTENT))
+}
+
+/// What is to be purged, as it is written: one of these.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+enum PurgeOrder {
+    Url(String),
+    Prefix(String),
+    Tag(String),
+    All(bool),
+}
+
+fn purge(gateway: &Gateway, request: &RequestHeader, name: &str, body: &[u8]) -> Result<Reply, Reply> {
+    const WAYS: &str = "send one of { \"url\": \"https://host/path\" }, { \"prefix\": \"host/path\" }, { \"tag\": \"name\" }, \
+                        { \"all\": true }";
+    if request.method != Method::POST {
+        return Err(Reply::method_not_allowed("a purge is begun by POST").allow("POST"));
+    }
+    let name = percent_decode_str(name).decode_utf8_lossy();
+    let zone = gateway.zones().named(&name).ok_or_else(|| not_found(format!("there is no cache `{name}`")))?;
+    let order = serde_json::from_slice(body).map_err(|error| Reply::bad_request(format!("{error}: {WAYS}")))?;
+    let resource = |text: &str| {
+        Resource::parse(text, None).ok_or_else(|| Reply::bad_request(format!("`{text}` is no URL with a host: {WAYS}")))
+    };
+    let purge = match order {
+        PurgeOrder::Url(url) => Purge::Url(resource(&url)?),
+        PurgeOrder::Prefix(prefix) => Purge::Prefix(resource(&prefix)?),
+        PurgeOrder::Tag(tag) => Purge::Tag(tag.into()),
+        PurgeOrder::All(true) => Purge::All,
+        PurgeOrder::All(false) => return Err(Reply::bad_request(WAYS)),
+    };
+    let purged = zone.store.purge(&purge);
+    log::info!("{purged} answers were purged from the cache {name}");
+    Ok(json(StatusCode::OK, format!("{{\"purged\":{purged}}}\n").into_bytes()))
 }
 
 fn get(request: &RequestHeader, body: impl FnOnce() -> (StatusCode, Vec<u8>)) -> Result<Reply, Reply> {

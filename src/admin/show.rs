@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::cache::Zone;
 use crate::gateway::{Destination, Gateway, Route};
 use crate::upstream::{Circuit, Health, Pool, Status};
 
@@ -46,6 +47,14 @@ struct ShownRoute<'r> {
     upstream: Option<&'r str>,
 }
 
+#[derive(Serialize)]
+struct ShownCache {
+    name: Box<str>,
+    memory: u64,
+    bytes: u64,
+    entries: u64,
+}
+
 /// Every pool.
 pub(super) fn pools(gateway: &Gateway) -> Vec<u8> {
     json(&gateway.pools().map(|(_, pool)| shown(pool)).collect::<Vec<_>>())
@@ -54,6 +63,17 @@ pub(super) fn pools(gateway: &Gateway) -> Vec<u8> {
 /// One pool.
 pub(super) fn pool(pool: &Pool) -> Vec<u8> {
     json(&shown(pool))
+}
+
+/// Every cache.
+pub(super) fn caches(gateway: &Gateway) -> Vec<u8> {
+    let shown = |zone: &Arc<Zone>| ShownCache {
+        name: zone.name.clone(),
+        memory: zone.memory,
+        bytes: zone.store.bytes(),
+        entries: zone.store.entries(),
+    };
+    json(&gateway.zones().iter().map(shown).collect::<Vec<_>>())
 }
 
 /// Every route, in the order of the file.

@@ -81,6 +81,8 @@ pub(super) struct Explanation {
     policies: Vec<ShownPolicy>,
     upstream: Option<String>,
     stopped_by: Option<String>,
+    /// What an empty cache would have to do with the answer.
+    cache: Option<String>,
     answer: Option<Answer>,
     sent: Option<Sent>,
 }
@@ -221,6 +223,7 @@ pub(super) fn explain(
         policies,
         upstream: outcome.upstream().map(str::to_owned),
         stopped_by: outcome.stopped_by().map(str::to_owned),
+        cache: outcome.cache().map(|cached| cached.word().to_owned()),
         answer,
         sent,
     })
@@ -277,7 +280,15 @@ fn policies_of(
     // To know what is secret: that is found out where it is used.
     let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
     let providers = gateway.providers();
-    let scope = Scope { captures, route: "", layers: &names, owner: "", providers, authenticated: false };
+    let scope = Scope {
+        captures,
+        route: "",
+        layers: &names,
+        owner: "",
+        providers,
+        zones: gateway.zones(),
+        authenticated: false,
+    };
     let _ = Chain::compile(&nodes, &scope, build);
     let mut shown = Vec::new();
     for key in policy::KEYS {
@@ -435,6 +446,9 @@ impl fmt::Display for Explanation {
                 writeln!(f)?;
                 answer.body.lines().try_for_each(|line| writeln!(f, "  {line}"))?;
             }
+        }
+        if let Some(cached) = &self.cache {
+            writeln!(f, "\nCache\n  {cached}")?;
         }
         if let Some(sent) = &self.sent {
             let upstream = self.upstream.as_deref().unwrap_or("");

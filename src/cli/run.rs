@@ -26,7 +26,7 @@ use crate::proxy::{Direct, Proxy};
 use crate::reply::Reply;
 use crate::server::handover::Inherited;
 use crate::server::listener::Address;
-use crate::server::{self, Edge, Expiry, Refused};
+use crate::server::{self, Edge, Expiry, MakeDirect, Refused};
 use crate::telemetry::access_log::{AccessLog, Line, Rotation};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Background;
@@ -150,7 +150,11 @@ impl Started {
         let (end, ends) = mpsc::unbounded_channel();
         let serve = || -> std::io::Result<_> {
             let gateway = current.clone();
-            let proxies = move || (http_proxy(gateway.clone()), Some(Direct::new(gateway.clone())));
+            let proxies = move || {
+                let (proxy, gateway) = (http_proxy(gateway.clone()), gateway.clone());
+                let direct: MakeDirect = Box::new(move |long_way| Direct::new(gateway, long_way));
+                (proxy, Some(direct))
+            };
             let running = Arc::new(Running {
                 file: file.map(Path::to_owned),
                 current: current.clone(),

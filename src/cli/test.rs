@@ -25,7 +25,6 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use serde::Deserialize;
-use serde::de::{self, Deserializer};
 
 use super::rehearse::{Question, Wrong, wait};
 use super::{Plan, plan};
@@ -34,6 +33,7 @@ use crate::config;
 use crate::gateway::matcher::ValueTest;
 use crate::gateway::{Gateway, ValueMatch, value_test};
 use crate::proxy::{End, Outcome};
+use crate::telemetry::metrics::traffic::Cached;
 
 /// One `[[test]]`, compiled.
 pub(super) struct Test {
@@ -52,6 +52,7 @@ struct Expect {
     upstream: Option<String>,
     status: Option<u16>,
     stopped_by: Option<String>,
+    cache: Option<String>,
     headers: Vec<(String, HeaderName, ValueTest)>,
     sent: Option<Sent>,
 }
@@ -84,8 +85,7 @@ struct ExpectConfig {
     #[serde(default)]
     headers: BTreeMap<String, ValueMatch>,
     sent: Option<SentConfig>,
-    #[serde(default, rename = "cache")]
-    _cache: Cache,
+    cache: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -94,16 +94,6 @@ struct SentConfig {
     path: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, ValueMatch>,
-}
-
-/// `cache`: promised, and not there yet.
-#[derive(Default)]
-struct Cache;
-
-impl<'de> Deserialize<'de> for Cache {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(de::Error::custom("nothing in this version caches, so nothing can be expected of it"))
-    }
 }
 
 /// `portcullis test`: runs every test, and says of each how it went.
@@ -254,6 +244,7 @@ fn compile_expect(config: ExpectConfig, build: &mut Build<'_>) -> Expect {
         upstream: config.upstream,
         status: config.status,
         stopped_by: config.stopped_by,
+        cache: config.cache,
         headers: fields(&config.headers, build),
         sent: config.sent.map(|sent| {
             build.within("sent", |build| {
@@ -264,12 +255,15 @@ fn compile_expect(config: ExpectConfig, build: &mut Build<'_>) -> Expect {
             })
         }),
     };
-    let Expect { route, upstream, status, stopped_by, sent, .. } = &expect;
-    let texts = [route, upstream, stopped_by];
+    let Expect { route, upstream, status, stopped_by, cache, sent, .. } = &expect;
+    if cache.as_ref().is_some_and(|word| !["miss", "bypass"].contains(&word.as_str())) {
+        build.error("cache", "a test finds every cache empty: expect `miss`, or `bypass` where it is not asked");
+    }
+    let texts = [route, upstream, stopped_by, cache];
     if texts.iter().all(|text| text.is_none()) && status.is_none() && config.headers.is_empty() && sent.is_none() {
         build
             .error("", "nothing is expected, so the test could not fail")
-            .help("give `route`, `upstream`, `status`, `stopped_by`, `headers` or `sent`");
+            .help("give `route`, `upstream`, `status`, `stopped_by`, `cache`, `headers` or `sent`");
     }
     expect
 }
@@ -321,6 +315,13 @@ impl Expect {
         {
             let got = outcome.stopped_by().map_or_else(|| format!("nothing: {fate}"), |other| format!("`{other}`"));
             miss("stopped_by", format!("it to be stopped by `{expected}`"), got);
+        }
+        if let Some(expected) = &self.cache
+            && outcome.cache().map(Cached::word) != Some(expected)
+        {
+            let got =
+                outcome.cache().map_or_else(|| format!("no cache: {fate}"), |other| format!("`{}`", other.word()));
+            miss("cache", format!("`{expected}` of the cache"), got);
         }
         match &outcome.end {
             End::Answer { head, .. } => {

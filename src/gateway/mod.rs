@@ -28,8 +28,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderName;
+use http::header::{CONTENT_LOCATION, LOCATION};
+use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
+use crate::cache::{Resource, Zones};
+use crate::facts::lower_host;
 use crate::keep;
 use crate::policy::{self, Chain, Providers, Scope};
 use crate::telemetry::access_log::AccessLog;
@@ -50,6 +54,7 @@ pub struct Gateway {
     routes: Vec<Arc<Route>>,
     pools: BTreeMap<String, Arc<Pool>>,
     providers: Providers,
+    zones: Zones,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
     /// What traces are made with, if they are.
@@ -93,9 +98,17 @@ impl Gateway {
         let root = build.node();
         let pools = compile_pools(root, meter, build);
         let providers = Providers::compile(root, build);
+        let zones = Zones::compile(root, meter, build);
         check_bundles(root, build);
-        let mut compiler =
-            Routes { root, meter, pools: &pools, providers: &providers, used: HashSet::new(), names: HashMap::new() };
+        let mut compiler = Routes {
+            root,
+            meter,
+            pools: &pools,
+            providers: &providers,
+            zones: &zones,
+            used: HashSet::new(),
+            names: HashMap::new(),
+        };
         let mut routes = Vec::new();
         let mut specs = Vec::new();
         let (mut places, mut whens) = (Vec::new(), Vec::new());
@@ -137,6 +150,7 @@ impl Gateway {
             routes,
             pools,
             providers,
+            zones,
             access_log: None,
             tracer: None,
             no_route: meter.no_route(),
@@ -176,6 +190,25 @@ impl Gateway {
     /// The ways to find out who asks.
     pub fn providers(&self) -> &Providers {
         &self.providers
+    }
+
+    /// The caches.
+    pub fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
+    /// Something was changed by a request with this answer: what is stored of it, and of what the answer names as changed,
+    /// is outdated (RFC 9111, section 4.4).
+    pub fn changed(&self, request: &RequestHeader, answer: &ResponseHeader) {
+        let target = Resource::at(&lower_host(request), request.uri.path());
+        let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| {
+            let named = Resource::parse(answer.headers.get(name)?.to_str().ok()?, Some(&target))?;
+            // Of others it may not say anything.
+            (named.host == target.host).then_some(named)
+        });
+        for resource in named.chain([target.clone()]) {
+            self.zones.iter().for_each(|zone| zone.store.invalidate(&resource));
+        }
     }
 
     /// The pools by name.
@@ -272,6 +305,7 @@ struct Routes<'t> {
     meter: &'t Meter,
     pools: &'t Pools,
     providers: &'t Providers,
+    zones: &'t Zones,
     used: HashSet<String>,
     names: HashMap<String, Place>,
 }
@@ -304,6 +338,7 @@ impl Routes<'_> {
             layers: &names,
             owner: "",
             providers: self.providers,
+            zones: self.zones,
             authenticated: false,
         };
 
@@ -318,6 +353,11 @@ impl Routes<'_> {
         // Without its path a route's captures are not known: its policies would be reported for nothing.
         let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, build));
         let destination = self.destination(&config, &scope, build);
+        let own_cache = node.get("cache").is_some_and(|cache| cache.value != Value::Boolean(false));
+        if own_cache && matches!(destination, Some(Destination::Reply(_))) {
+            build.error("cache", "the route answers by itself, so there is nothing to cache");
+            whole = false;
+        }
         let (spec, chain, destination) = (spec?, chain?, destination?);
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
         let made_of = layers.iter().map(|layer| build.fingerprint(layer, &[]).short()).collect();

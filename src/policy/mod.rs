@@ -14,6 +14,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use serde::de::DeserializeOwned;
 
 use crate::build::{Build, Node, Value};
+use crate::cache::Zones;
 use crate::facts::Facts;
 use crate::reply::Reply;
 
@@ -59,6 +60,8 @@ pub struct Scope<'r> {
     pub owner: &'r str,
     /// The ways to find out who asks, by name.
     pub providers: &'r Providers,
+    /// The caches, by name.
+    pub zones: &'r Zones,
     /// Whether the route has `auth`, so that whoever comes by it is known. [`Chain::compile`] finds it out.
     pub authenticated: bool,
 }
@@ -121,6 +124,7 @@ mod access;
 mod auth;
 mod authorize;
 mod by;
+mod cache;
 mod concurrency;
 mod cors;
 mod edits;
@@ -130,6 +134,7 @@ mod response;
 mod when;
 
 pub use auth::{KeyHash, Providers};
+pub use cache::{Cache, Wanted};
 pub use when::When;
 
 // THE TABLE: key => step(policy), in the order in which they run.
@@ -141,6 +146,7 @@ policies! {
     rate_limit => RateLimit(rate_limit::RateLimit),
     concurrency => Concurrency(concurrency::Concurrency),
     request => Request(request::Request),
+    cache => Cache(cache::Cache),
     response => Response(response::Response),
 }
 
@@ -148,13 +154,15 @@ pub use cors::preflight;
 pub use rate_limit::{Decision, Gcra, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
-pub const RESERVED: &[&str] = &["cache", "compress", "mirror", "quota", "retry", "timeout", "validate", "view"];
+pub const RESERVED: &[&str] = &["compress", "mirror", "quota", "retry", "timeout", "validate", "view"];
 
 /// The policies of one route, compiled.
 #[derive(Default)]
 pub struct Chain {
     steps: Vec<Step>,
     answers_preflights: bool,
+    /// Where one of the steps is the cache.
+    cache: Option<usize>,
     /// Fields that only the gateway may send to upstreams.
     stripped: Arc<[HeaderName]>,
 }
@@ -176,12 +184,21 @@ impl Chain {
             }
         }
         let answers_preflights = steps.iter().any(Step::answers_preflights);
-        whole.then_some(Self { steps, answers_preflights, stripped: scope.providers.headers() })
+        let cache = steps.iter().position(|step| matches!(step, Step::Cache(_)));
+        whole.then_some(Self { steps, answers_preflights, cache, stripped: scope.providers.headers() })
     }
 
     /// Whether preflight requests (CORS) for the route's requests are answered by one of its policies.
     pub fn answers_preflights(&self) -> bool {
         self.answers_preflights
+    }
+
+    /// What says how the route's answers are cached.
+    pub fn cache(&self) -> Option<&Cache> {
+        match self.steps.get(self.cache?) {
+            Some(Step::Cache(cache)) => Some(cache),
+            _ => None,
+        }
     }
 
     /// Runs the request through the policies until one stops it; says which.

@@ -9,7 +9,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::Ctx;
+use super::{Ctx, direct};
 use crate::reply::Reply;
 
 /// How long what is left of a request's body is awaited on HTTP/2 once it is answered: a stream whose request was not
@@ -33,6 +33,7 @@ pub(super) fn render(reply: &Reply, request: &RequestHeader, ctx: &mut Ctx) -> (
 /// Sends an answer of the gateway's own.
 pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, reply: &Reply) -> Result<()> {
     let (head, body) = render(reply, session.req_header(), ctx);
+    report(ctx);
     if reply.close {
         session.set_keepalive(None);
     }
@@ -54,9 +55,17 @@ pub(super) fn shape(session: &mut Session, head: &mut ResponseHeader, ctx: &mut 
         // Either side may be silent while the other speaks: how long both may be is the exchange's own bound.
         session.set_read_timeout(None);
     }
+    report(ctx);
     ctx.shape_answer(head, session.req_header());
     if session.is_process_shutting_down() {
         session.set_keepalive(None);
+    }
+}
+
+/// Tells whoever the gateway asks for what was found out.
+fn report(ctx: &mut Ctx) {
+    if let Some(fill) = &ctx.fetching {
+        direct::report(fill, ctx.facts.as_mut());
     }
 }
 

@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 use super::{Ctx, patience};
 use crate::facts::{Facts, host};
 use crate::telemetry::access_log::Line;
-use crate::telemetry::metrics::traffic::RouteCounts;
+use crate::telemetry::metrics::traffic::{Cached, RouteCounts};
 use crate::telemetry::trace::Span;
 
 /// What only the carrier of the exchange knows.
@@ -51,6 +51,9 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
     let duration = facts.started.elapsed();
     let own = facts.asked_after.unwrap_or(duration);
     counts(ctx).end(carried.status, duration, facts.first_byte, own);
+    if let (Some(how), Some(cache)) = (facts.cache, ctx.route.as_ref().and_then(|route| route.chain.cache())) {
+        cache.zone.store.counts().own().answered(how);
+    }
     if let Some(by) = facts.stopped_by {
         ctx.gateway.stopped.count(by);
     }
@@ -89,6 +92,7 @@ fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, duration: Dur
         tls: facts.connection.tls.as_ref().map_or("", |tls| tls.version),
         stopped_by: facts.stopped_by.unwrap_or(""),
         shadowed: facts.shadowed.unwrap_or(""),
+        cache: facts.cache.map_or("", Cached::word),
         refused: "",
         cause,
         headers: Some(&request.headers),

@@ -18,7 +18,9 @@ use super::{Ctx, admit, answer, forward};
 use crate::facts::{Connection, Facts, RequestView, lower_host};
 use crate::gateway::{Destination, Gateway, Route};
 use crate::http1::{Framing, write_request};
+use crate::policy::Cache;
 use crate::reply::Reply;
+use crate::telemetry::metrics::traffic::Cached;
 use crate::upstream::Pool;
 
 /// What would become of a request.
@@ -94,6 +96,11 @@ impl Outcome {
         self.known.as_ref().and_then(|(_, facts)| facts.stopped_by)
     }
 
+    /// What a cache would have to do with the answer, if it were empty.
+    pub fn cache(&self) -> Option<Cached> {
+        self.known.as_ref().and_then(|(_, facts)| facts.cache)
+    }
+
     /// Whether claims were assumed and nothing on the request's way asked for them.
     pub fn ignores_claims(&self) -> bool {
         let stopped = self.stopped_by().is_some_and(|by| crate::policy::KEYS.contains(&by));
@@ -127,6 +134,12 @@ async fn through(request: &mut RequestHeader, body: Framing, ctx: &mut Ctx) -> R
         ctx.choice = split.likely(request, facts);
     }
     let pool = forward::pool(ctx).ok_or_else(|| Reply::internal("the route has no upstream"))?;
+    if let (Some(facts), Some(route)) = (&mut ctx.facts, &ctx.route)
+        && route.chain.cache().is_some()
+    {
+        let asked = Cache::takes(request, facts, body != Framing::None);
+        facts.cache = Some(if asked { Cached::Miss } else { Cached::Bypass });
+    }
     let mut head = request.clone();
     forward::shape(request, &mut head, ctx)?;
     let mut written = Vec::new();

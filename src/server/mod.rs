@@ -30,7 +30,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::facts::Connection;
-use crate::proxy::Direct;
+use crate::proxy::{Direct, LongWay};
 use handover::{Channel, Inherited};
 use listener::{Address, ListenerSpec};
 use worker::Worker;
@@ -59,6 +59,9 @@ pub struct Server {
     listening: Mutex<Vec<Listening>>,
     ending: Arc<Mutex<Option<Ending>>>,
 }
+
+/// Makes the short way beside a long one.
+pub type MakeDirect = Box<dyn FnOnce(LongWay) -> Direct>;
 
 /// What a worker is told.
 enum Order {
@@ -123,14 +126,14 @@ impl Bound {
         &self.addresses
     }
 
-    /// Starts the workers. `app` makes each worker's own proxy, on its thread, and the short way that its requests
-    /// are tried on first.
+    /// Starts the workers. `app` makes each worker's own proxy, on its thread, and the short way beside it that its
+    /// requests are tried on first.
     ///
     /// # Errors
     /// A thread or a runtime cannot be made.
     pub fn run<A>(
         self,
-        app: impl Fn() -> (A, Option<Direct>) + Send + Sync + 'static,
+        app: impl Fn() -> (A, Option<MakeDirect>) + Send + Sync + 'static,
         edge: Arc<dyn Edge>,
     ) -> io::Result<Server>
     where
@@ -148,6 +151,7 @@ impl Bound {
                 runtime.block_on(async move {
                     let (app, direct) = app();
                     let (app, live) = (Arc::new(app), AtomicUsize::new(0));
+                    let direct = direct.map(|make| make(worker::long_way(app.clone(), watch.clone())));
                     Arc::new(Worker { app, direct, edge, watch, ending, live }).run(sockets, orders).await;
                 });
             };

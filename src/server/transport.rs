@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -17,6 +17,8 @@ pub enum Transport {
     Unix(UnixStream),
     /// TLS over either.
     Tls(Box<TlsStream<Plain>>),
+    /// A stream within the gateway.
+    Within(DuplexStream),
 }
 
 /// What carries the bytes below TLS.
@@ -63,15 +65,16 @@ macro_rules! delegate_io {
         }
     };
 }
-delegate_io!(Transport, Tcp, Unix, Tls);
+delegate_io!(Transport, Tcp, Unix, Tls, Within);
 delegate_io!(Plain, Tcp, Unix);
 
 impl Transport {
-    /// The number of its file descriptor.
+    /// The number of its file descriptor, if it has one, else -1.
     pub fn fd(&self) -> i32 {
         match self {
             Self::Tcp(io) => io.as_raw_fd(),
             Self::Unix(io) => io.as_raw_fd(),
+            Self::Within(_) => -1,
             Self::Tls(io) => match io.get_ref().0 {
                 Plain::Tcp(io) => io.as_raw_fd(),
                 Plain::Unix(io) => io.as_raw_fd(),

@@ -19,7 +19,7 @@ use super::listener::Address;
 use super::transport::{Plain, Transport};
 use super::{BoundListener, BoundSocket, Edge, Ending, Order, Refused, proxy_protocol};
 use crate::facts::{Connection, Listener, Tls};
-use crate::proxy::{Direct, Served};
+use crate::proxy::{Direct, LongWay, Served};
 use crate::telemetry::metrics::traffic::{ListenerCounts, Rejected};
 
 /// One thread's part of the server.
@@ -217,6 +217,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
             }
         }
     }
+}
+
+/// The way by Pingora for requests that the gateway makes itself.
+pub(super) fn long_way<A>(app: Arc<A>, watch: watch::Receiver<bool>) -> LongWay
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    Arc::new(move |stream, connection, head| {
+        let (app, watch) = (app.clone(), watch.clone());
+        let conn = Box::new(Conn::new(Transport::Within(stream), false, connection));
+        tokio::spawn(async move { app.process_new_http(session(conn, head), &watch).await.is_some() });
+    })
 }
 
 /// Hands a connection and the head that was read from it to Pingora.

@@ -32,7 +32,7 @@ use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use cells::Group;
-use traffic::{ListenerCounts, RouteCounts, ServerCounts};
+use traffic::{CacheCounts, ListenerCounts, RouteCounts, ServerCounts};
 
 pub use cells::Words;
 
@@ -59,6 +59,7 @@ pub struct Metrics {
     routes: Family<Group<RouteCounts>, 1>,
     servers: Family<Group<ServerCounts>, 2>,
     listeners: Family<Group<ListenerCounts>, 1>,
+    caches: Family<Group<CacheCounts>, 1>,
 }
 
 /// What is loaded, and what became of the last attempt to load it again.
@@ -131,7 +132,8 @@ impl Metrics {
             ),
             routes: Family::new(Group::new(series.clone())),
             servers: Family::new(Group::new(series.clone())),
-            listeners: Family::new(Group::new(series)),
+            listeners: Family::new(Group::new(series.clone())),
+            caches: Family::new(Group::new(series)),
             registry,
         }
     }
@@ -146,6 +148,7 @@ impl Metrics {
         self.stopped.write(&mut text);
         self.servers.vector().write(&mut text);
         self.listeners.vector().write(&mut text);
+        self.caches.vector().write(&mut text);
         self.refused.write(&mut text);
         text
     }

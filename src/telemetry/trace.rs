@@ -40,7 +40,7 @@ pub struct Tracer {
 }
 
 /// The trace of one request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Trace {
     /// The gateway's own part.
     span: u64,
@@ -53,7 +53,7 @@ pub struct Trace {
 }
 
 /// One attempt at a server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Attempt {
     span: u64,
     server: Arc<str>,

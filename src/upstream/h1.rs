@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, DuplexStream};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
@@ -41,6 +41,7 @@ pub struct Server {
 enum Io {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Within(DuplexStream),
 }
 
 /// Where a server listens.
@@ -91,7 +92,16 @@ impl Server {
         };
         let io =
             tokio::time::timeout(timeout, connected).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        Ok(Self {
+        Ok(Self::new(io))
+    }
+
+    /// What answers at the other end of a stream within the gateway.
+    pub fn within(stream: DuplexStream) -> Self {
+        Self::new(Io::Within(stream))
+    }
+
+    fn new(io: Io) -> Self {
+        Self {
             io,
             read: BytesMut::new(),
             unsent: Vec::new(),
@@ -99,7 +109,7 @@ impl Server {
             keep_alive: true,
             heard: false,
             deaf: false,
-        })
+        }
     }
 
     /// Whether it said anything since it was taken: if not, it may have closed before it got the request.
@@ -119,6 +129,7 @@ impl Server {
             let n = ready!(match &mut self.io {
                 Io::Tcp(io) => Pin::new(io).poll_write(cx, &self.unsent),
                 Io::Unix(io) => Pin::new(io).poll_write(cx, &self.unsent),
+                Io::Within(io) => Pin::new(io).poll_write(cx, &self.unsent),
             })?;
             match n {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -238,6 +249,7 @@ impl Server {
         let n = ready!(match &mut self.io {
             Io::Tcp(io) => poll_read_buf(Pin::new(io), cx, &mut self.read),
             Io::Unix(io) => poll_read_buf(Pin::new(io), cx, &mut self.read),
+            Io::Within(io) => poll_read_buf(Pin::new(io), cx, &mut self.read),
         })?;
         self.heard |= n > 0;
         Poll::Ready(Ok(n))
@@ -254,6 +266,8 @@ impl Server {
         let read = match &self.io {
             Io::Tcp(io) => io.try_read(&mut byte),
             Io::Unix(io) => io.try_read(&mut byte),
+            // It serves one request.
+            Io::Within(_) => return false,
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }

@@ -16,6 +16,7 @@ mod adversity;
 mod architecture;
 mod auth;
 mod balancing;
+mod cache;
 mod cors;
 mod direct;
 mod docs;

@@ -449,7 +449,70 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["`rout` is not known here", "did you mean `route`?"],
     ),
     ("[[test]]\nrequest = \"GET /\"\nexpect = { status = 1 }", &["a number from 200 to 599"]),
-    ("[[test]]\nrequest = \"GET /\"\nexpect = { cache = \"miss\" }", &["nothing in this version caches"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\n[[test]]\nrequest = \"GET /\"\nexpect = { cache = \"hit\" }",
+        &["a test finds every cache empty"],
+    ),
+    ("[defaults]\ncache = { by = [] , ttl = \"0\" }", &["`0` has no unit"]),
+    (
+        "[defaults]\ncache = { by = [\"uri\"] }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["a key cannot have `uri`", "did you mean `url`?"],
+    ),
+    (
+        "[defaults]\ncache = { by = [\"url\", \"url\"] }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["`url` is given twice"],
+    ),
+    (
+        "[defaults]\ncache = { by = [\"url\", \"query:a\"] }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["has the path and the whole query already"],
+    ),
+    (
+        "[defaults]\ncache = { by = [\"consumer\"] }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["all URLs would be stored under one key"],
+    ),
+    (
+        "[defaults]\ncache = { by = [\"url\", \"header:a b\"] }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["`a b` is not the name of a header field"],
+    ),
+    (
+        "[defaults]\ncache = { tags = \"a b\" }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["`a b` is not the name of a header field"],
+    ),
+    (
+        "[defaults]\ncache = { across_callers = true, by = [\"url\", \"consumer\"] }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["no answer goes from one caller to another"],
+    ),
+    (
+        "[auth.keys]\napi_key = { header = \"X-Key\" }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauth = \"keys\"\ncache = {}",
+        &[
+            "what one is answered would be given to the others",
+            "add \"consumer\" to `by`",
+            "`across_callers = true`",
+            ":11:9",
+        ],
+    ),
+    ("[[route]]\nmatch = \"/\"\nrespond = {}\ncache = {}", &["there is nothing to cache"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncache = { zone = \"big\" }\n[cache.bog]\nmemory = \"1MiB\"",
+        &["there is no cache `big`", "did you mean `bog`?"],
+    ),
+    (
+        "[cache.a]\nmemory = \"1MiB\"\n[cache.b]\nmemory = \"1MiB\"\n[[route]]\nmatch = \"/\"\nupstream = \"o\"\ncache = {}",
+        &["there are several caches, and none is named `default`", "`zone = \"a\"`"],
+    ),
+    (
+        "[cache.a]\nmemory = \"10KiB\"\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["10KiB is too little", "at least 1MiB"],
+    ),
+    (
+        "[cache.a]\nmemory = \"1MiB\"\nmax_object = \"1MiB\"\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["at most a quarter"],
+    ),
+    (
+        "[cache.a]\nmemory = \"1MiB\"\ndisk = {}\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["not available in this version"],
+    ),
+    ("[cache.a]\n[[route]]\nmatch = \"/\"\nupstream = \"o\"", &["`memory` is missing here"]),
     (
         "[[test]]\nrequest = \"GET /\"\nexpect = { upstream = \"p\" }",
         &["there is no upstream `p`", "did you mean `o`?"],

@@ -9,12 +9,14 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let mut build = Build::new(&sources, node);
     let config = build.deserialize().unwrap();
     let providers = crate::policy::Providers::default();
+    let zones = crate::cache::Zones::default();
     let scope = Scope {
         captures: &[],
         route: "a route",
         layers: &[],
         owner: "here",
         providers: &providers,
+        zones: &zones,
         authenticated: false,
     };
     let mut policy = RateLimit::compile(config, &scope, &mut build).unwrap();

@@ -42,12 +42,17 @@ pub(super) trait Client: Send + Sized {
         server: &mut Server,
         ctx: &mut Ctx,
     ) -> impl Future<Output = Result<(), Broken>> + Send;
-    /// Ends an answer of the gateway's own, with this body.
-    fn finish(
+    /// Passes on a part of the body of an answer that is here already, maybe the last.
+    fn pass(
         exchange: &mut Exchange<'_, Self>,
-        body: Bytes,
+        part: Bytes,
+        last: bool,
         ctx: &mut Ctx,
     ) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Shapes the head of the server's answer.
+    fn shape(&mut self, head: &mut ResponseHeader, request: &RequestHeader, ctx: &mut Ctx) {
+        ctx.shape_answer(head, request);
+    }
 }
 
 /// What the head of an answer opens.
@@ -109,6 +114,11 @@ impl<C: Client> Exchange<'_, C> {
         forward::shape(self.request, &mut head, ctx).map_err(|reply| Broken::Client(Fault::Reply(reply)))?;
         write_request(&head, self.upload.framing, &mut server.unsent);
         drop(head);
+        self.listen(server, ctx).await
+    }
+
+    /// The head of the request is written: sends it and the body, and passes the answer on.
+    pub(super) async fn listen(&mut self, server: &mut Server, ctx: &mut Ctx) -> Result<(), Broken> {
         self.upload.begin(&mut server.unsent);
         self.waiting = Waiting::Nobody;
         if self.upload.is_read() {
@@ -137,14 +147,14 @@ impl<C: Client> Exchange<'_, C> {
             if !forward::answered(&self.request.method, self.status.is_none(), &head, ctx) {
                 return Err(Broken::Again);
             }
-            ctx.shape_answer(&mut head, self.request);
+            self.client.shape(&mut head, self.request, ctx);
             self.begin(head, body).map_err(|_| Broken::Client(Fault::Gone))?;
             return C::relay(self, server, ctx).await;
         }
     }
 
     /// Writes the head of the answer.
-    fn begin(&mut self, head: ResponseHeader, body: Framing) -> io::Result<()> {
+    pub(super) fn begin(&mut self, head: ResponseHeader, body: Framing) -> io::Result<()> {
         self.status = Some(head.status.as_u16());
         // What is left of the request's body would stand in the way of the next request.
         let keep = self.keep && self.upload.is_read() && !(self.ending)();
@@ -305,7 +315,7 @@ impl<C: Client> Exchange<'_, C> {
         self.sent = body.len() as u64;
         self.waiting = Waiting::Nobody;
         let sent = match self.begin(head, framing) {
-            Ok(()) => C::finish(self, body, ctx).await.is_ok(),
+            Ok(()) => C::pass(self, body, true, ctx).await.is_ok(),
             Err(_) => false,
         };
         self.keep &= sent;

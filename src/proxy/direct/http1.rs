@@ -99,8 +99,33 @@ impl<W: Wire> Client for Http1<'_, W> {
         poll_fn(|cx| exchange.poll_relay(cx, server, ctx)).await
     }
 
-    async fn finish(exchange: &mut Exchange<'_, Self>, body: Bytes, ctx: &mut Ctx) -> Result<(), Broken> {
-        exchange.client.wire.unsent().extend_from_slice(&body);
+    async fn pass(exchange: &mut Exchange<'_, Self>, part: Bytes, last: bool, ctx: &mut Ctx) -> Result<(), Broken> {
+        let chunked = exchange.client.chunk.is_some() && !part.is_empty();
+        if chunked {
+            push_chunk_size(part.len(), exchange.client.wire.unsent());
+        }
+        let mut written = 0;
+        poll_fn(|cx| {
+            while written < part.len() {
+                match Pin::new(&mut *exchange.client.wire).poll_write(cx, &part[written..]) {
+                    Poll::Ready(Ok(n)) => written += n,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client(Fault::Gone))),
+                    Poll::Pending => {
+                        exchange.wait_for(Waiting::Client, ctx);
+                        return exchange.client.wire.poll_late(cx).map(|()| Err(Broken::Client(Fault::Slow)));
+                    }
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await?;
+        let unsent = exchange.client.wire.unsent();
+        if chunked {
+            unsent.extend_from_slice(b"\r\n");
+        }
+        if last && exchange.client.chunk.take().is_some() {
+            unsent.extend_from_slice(b"0\r\n\r\n");
+        }
         poll_fn(|cx| match exchange.poll_flush(cx, ctx) {
             Poll::Pending => exchange.client.wire.poll_late(cx).map(|()| Err(Broken::Client(Fault::Slow))),
             flushed => flushed,

@@ -99,11 +99,13 @@ impl Client for Http2<'_> {
         }
     }
 
-    async fn finish(exchange: &mut Exchange<'_, Self>, body: Bytes, _: &mut Ctx) -> Result<(), Broken> {
-        if body.is_empty() {
-            return Ok(());
+    async fn pass(exchange: &mut Exchange<'_, Self>, part: Bytes, last: bool, _: &mut Ctx) -> Result<(), Broken> {
+        match (part.is_empty(), last) {
+            // The end is the head's where there is nothing but a head.
+            (true, true) => exchange.client.session.finish().map_err(|_| Broken::Client(Fault::Gone)),
+            (true, false) => Ok(()),
+            (false, _) => exchange.client.session.write_body(part, last).await.map_err(|error| failed(&error)),
         }
-        exchange.client.session.write_body(body, true).await.map_err(|error| failed(&error))
     }
 }
 

@@ -4,6 +4,7 @@
 //! as much, for nothing lies between the two connections. What needs more goes the long way, by Pingora: HTTP/2 and
 //! TLS to the server, protocols that are switched to, `Expect`.
 
+mod cached;
 mod exchange;
 mod http1;
 mod http2;
@@ -16,10 +17,12 @@ use std::time::Duration;
 use ::http::Version;
 use ::http::header::{CONTENT_LENGTH, EXPECT};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_http::RequestHeader;
+use tokio::io::DuplexStream;
 
+use self::cached::Not;
 use self::exchange::{Broken, Client, Exchange, Fault, Waiting};
 use self::http1::Http1;
 use self::http2::Http2;
@@ -34,13 +37,20 @@ use crate::http1::{Framing, keeps_alive, parse_request};
 use crate::reply::Reply;
 use crate::upstream::{Failure, Idle, Server};
 
+pub(super) use self::cached::{Said, report};
 pub use self::http1::Wire;
 
 /// A worker's short way.
+#[derive(Clone)]
 pub struct Direct {
     gateway: Arc<ArcSwap<Gateway>>,
     idle: Arc<Idle>,
+    long_way: LongWay,
 }
+
+/// Serves a request of the gateway's own by Pingora, at a stream within the gateway: the connection that it comes by,
+/// and its head.
+pub type LongWay = Arc<dyn Fn(DuplexStream, Arc<Connection>, BytesMut) + Send + Sync>;
 
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -60,9 +70,9 @@ pub type Ending<'e> = dyn Fn() -> bool + Send + Sync + 'e;
 const SWEEP: Duration = Duration::from_secs(5);
 
 impl Direct {
-    /// A short way over the configuration that `gateway` holds at the time of each request. Must be made on the
-    /// runtime of the worker that it is for.
-    pub fn new(gateway: Arc<ArcSwap<Gateway>>) -> Self {
+    /// A short way over the configuration that `gateway` holds at the time of each request, beside this long one. Must be
+    /// made on the runtime of the worker that it is for.
+    pub fn new(gateway: Arc<ArcSwap<Gateway>>, long_way: LongWay) -> Self {
         let idle = Arc::new(Idle::default());
         let swept = Arc::downgrade(&idle);
         tokio::spawn(async move {
@@ -74,7 +84,7 @@ impl Direct {
                 }
             }
         });
-        Self { gateway, idle }
+        Self { gateway, idle, long_way }
     }
 
     /// Serves a request whose head was found to be sound. `ending` says, when the answer begins, whether the
@@ -132,7 +142,7 @@ impl Direct {
     ) -> Option<bool> {
         ctx.facts = Some(admit::gather(client.connection().clone(), request));
         let mut verdict = admit::route(request, &mut ctx);
-        if ctx.pools().any(|pool| !pool.is_plain_h1()) {
+        if !cached::is_for_it(request, body, &ctx) && ctx.pools().any(|pool| !pool.is_plain_h1()) {
             return None;
         }
         log_line::begin(&ctx);
@@ -144,7 +154,7 @@ impl Direct {
         let mut exchange =
             Exchange { client, request, keep, ending, upload, waiting: Waiting::Nobody, status: None, sent: 0 };
         let ended = match verdict {
-            Ok(()) => self.forward(&mut exchange, &mut ctx).await,
+            Ok(()) => self.answer(&mut exchange, &mut ctx).await,
             Err(reply) => Err(Fault::Reply(reply)),
         };
         let broke = match ended {
@@ -155,6 +165,21 @@ impl Direct {
         let keep = exchange.keep;
         log_line::write(request, &carried, &mut ctx);
         Some(keep)
+    }
+
+    /// Has the request answered from the cache or by a server.
+    async fn answer<C: Client>(&self, exchange: &mut Exchange<'_, C>, ctx: &mut Ctx) -> Result<(), Fault> {
+        if ctx.route.as_ref().is_some_and(|route| route.chain.cache().is_some()) {
+            match self.answer_from_cache(exchange, ctx).await {
+                Ok(()) => return Ok(()),
+                Err(Not::Done(fault)) => return Err(fault),
+                Err(Not::Asked) => {}
+            }
+            if ctx.pool().is_some_and(|pool| !pool.is_plain_h1()) {
+                return self.around(exchange, ctx).await;
+            }
+        }
+        self.forward(exchange, ctx).await
     }
 
     /// Asks one server after the other, as far as that is allowed.

@@ -57,6 +57,8 @@ pub struct Line<'a> {
     pub stopped_by: &'a str,
     /// Which policy would have stopped the request, were it not in a shadow.
     pub shadowed: &'a str,
+    /// What a cache had to do with the answer.
+    pub cache: &'a str,
     /// Why the request never became one.
     pub refused: &'a str,
     /// What went wrong.
@@ -124,6 +126,7 @@ fields! {
     "user_agent" => UserAgent,
     "stopped_by" => StoppedBy,
     "shadowed" => Shadowed,
+    "cache" => Cache,
     "refused" => Refused,
     "cause" => Cause,
 }
@@ -227,6 +230,7 @@ impl Line<'_> {
             Field::Tls => self.tls,
             Field::StoppedBy => self.stopped_by,
             Field::Shadowed => self.shadowed,
+            Field::Cache => self.cache,
             Field::Refused => self.refused,
             Field::Cause => self.cause,
             Field::UserAgent => header(&http::header::USER_AGENT)

@@ -29,6 +29,9 @@ pub type ServerSeries = Series<Group<ServerCounts>, 2>;
 /// The numbers of one listener.
 pub type ListenerSeries = Series<Group<ListenerCounts>, 1>;
 
+/// The numbers of one cache.
+pub type CacheSeries = Series<Group<CacheCounts>, 1>;
+
 /// Hands out blocks of numbers to what one configuration has.
 #[derive(Clone)]
 pub struct Meter {
@@ -45,6 +48,11 @@ impl Meter {
     /// For a route.
     pub fn route(&self, name: &str) -> RouteSeries {
         self.metrics.routes.within(self.most, [name])
+    }
+
+    /// For a cache.
+    pub fn cache(&self, name: &str) -> CacheSeries {
+        self.metrics.caches.within(self.most, [name])
     }
 
     /// For all requests that find no route.
@@ -378,6 +386,105 @@ impl Counts for ListenerCounts {
             label: "reason",
             values: &HANDSHAKES,
             of: |counts| &counts.handshakes,
+        },
+    ];
+}
+
+/// What is counted of a cache.
+#[derive(Default)]
+pub struct CacheCounts {
+    requests: [AtomicU64; 5],
+    evicted: AtomicU64,
+    purged: AtomicU64,
+    entries: AtomicI64,
+    bytes: AtomicI64,
+}
+
+/// What a cache had to do with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached {
+    /// It had a fresh one.
+    Hit,
+    /// It had a stale one, and that was good enough.
+    Stale,
+    /// It had one of which the upstream said that it still holds.
+    Revalidated,
+    /// It had none, and the upstream was asked for one.
+    Miss,
+    /// It was not asked, or had no use for the answer.
+    Bypass,
+}
+
+const CACHED: [&str; 5] = ["hit", "stale", "revalidated", "miss", "bypass"];
+
+impl Cached {
+    /// In a word, for logs.
+    pub fn word(self) -> &'static str {
+        CACHED[self as usize]
+    }
+}
+
+impl CacheCounts {
+    /// A request was answered.
+    pub fn answered(&self, how: Cached) {
+        add(&self.requests[how as usize], 1);
+    }
+
+    /// An answer went for others, or was not worth storing.
+    pub fn evicted(&self) {
+        add(&self.evicted, 1);
+    }
+
+    /// So many answers were removed because they may be wrong.
+    pub fn purged(&self, n: u64) {
+        add(&self.purged, n);
+    }
+}
+
+impl CacheSeries {
+    /// How much there is at this moment.
+    pub fn measure(&self, entries: u64, bytes: u64) {
+        // In one place only: what is shown is the sum.
+        let counts = self.first();
+        counts.entries.store(entries.try_into().unwrap_or(i64::MAX), Ordering::Relaxed);
+        counts.bytes.store(bytes.try_into().unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+}
+
+impl Counts for CacheCounts {
+    const SERIES: usize = 5 + 1 + 1 + 2;
+    const LABELS: &[&str] = &["cache"];
+    const SHOWN: &[Shown<Self>] = &[
+        Shown::Counters {
+            name: "cache_requests_total",
+            help: "Requests of routes with a cache, by what it had to do with their answers.",
+            label: "status",
+            values: &CACHED,
+            of: |counts| &counts.requests,
+        },
+        Shown::Counters {
+            name: "cache_evictions_total",
+            help: "Answers that went for others, or were not worth storing.",
+            label: "",
+            values: &[""],
+            of: |counts| std::slice::from_ref(&counts.evicted),
+        },
+        Shown::Counters {
+            name: "cache_purged_total",
+            help: "Answers that were purged, or outdated by a change.",
+            label: "",
+            values: &[""],
+            of: |counts| std::slice::from_ref(&counts.purged),
+        },
+        Shown::Gauge {
+            name: "cache_entries",
+            help: "Answers that are stored.",
+            of: |counts| counts.entries.load(Ordering::Relaxed),
+        },
+        Shown::Gauge {
+            name: "cache_bytes",
+            help: "Bytes that the stored answers take, with all that they need.",
+            of: |counts| counts.bytes.load(Ordering::Relaxed),
         },
     ];
 }
