@@ -32,6 +32,7 @@ use http::HeaderName;
 use crate::build::{Build, Entry, Node, Place, Table, Value};
 use crate::keep;
 use crate::policy::{self, Chain, Providers, Scope};
+use crate::store::Stores;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Words;
 use crate::telemetry::metrics::traffic::{Meter, RouteSeries};
@@ -50,6 +51,7 @@ pub struct Gateway {
     routes: Vec<Arc<Route>>,
     pools: BTreeMap<String, Arc<Pool>>,
     providers: Providers,
+    stores: Stores,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
     /// What traces are made with, if they are.
@@ -93,9 +95,17 @@ impl Gateway {
         let root = build.node();
         let pools = compile_pools(root, meter, build);
         let providers = Providers::compile(root, build);
+        let stores = Stores::compile(root, meter, build);
         check_bundles(root, build);
-        let mut compiler =
-            Routes { root, meter, pools: &pools, providers: &providers, used: HashSet::new(), names: HashMap::new() };
+        let mut compiler = Routes {
+            root,
+            meter,
+            pools: &pools,
+            providers: &providers,
+            stores: &stores,
+            used: HashSet::new(),
+            names: HashMap::new(),
+        };
         let mut routes = Vec::new();
         let mut specs = Vec::new();
         let (mut places, mut whens) = (Vec::new(), Vec::new());
@@ -117,6 +127,7 @@ impl Gateway {
                 build.warning(&format!("upstream.{name}"), format!("no route uses the upstream `{name}`"));
             }
         }
+        stores.report_unused(build);
         let matcher = match Matcher::build(specs) {
             Ok(matcher) => Some(matcher),
             Err(conflicts) => {
@@ -137,6 +148,7 @@ impl Gateway {
             routes,
             pools,
             providers,
+            stores,
             access_log: None,
             tracer: None,
             no_route: meter.no_route(),
@@ -164,6 +176,7 @@ impl Gateway {
         }
         let mut changes = keep::changes("upstream", &pools(previous), &pools(self));
         changes.extend(self.providers.changes(&previous.providers));
+        changes.extend(self.stores.changes(&previous.stores));
         changes.extend(keep::changes("route", &routes(previous), &routes(self)));
         changes
     }
@@ -176,6 +189,11 @@ impl Gateway {
     /// The ways to find out who asks.
     pub fn providers(&self) -> &Providers {
         &self.providers
+    }
+
+    /// What is known together with other gateways.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     /// The pools by name.
@@ -191,7 +209,7 @@ fn compile_pools(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Pools {
     let mut pools = Pools::new();
     for (name, entry) in root.get("upstream").and_then(Node::table).into_iter().flatten() {
         let pool = build.within_detached(&entry.node, |build| {
-            check_name(name, build);
+            let _ = build.check_name("an upstream", name);
             let made_of = build.fingerprint(&entry.node, &["ca", "cert", "key"]);
             build.keep(name, made_of, |build| {
                 let config = build.deserialize::<UpstreamConfig>()?;
@@ -201,16 +219,6 @@ fn compile_pools(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Pools {
         pools.insert(name.clone(), pool);
     }
     pools
-}
-
-/// Names go into logs, metrics and files.
-fn check_name(name: &str, build: &mut Build<'_>) {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
-        build
-            .error("", format!("`{name}` cannot be the name of an upstream"))
-            .help("a name has at most 64 letters, digits, `-`, `_` and `.`");
-    }
 }
 
 /// `[defaults]` and `[policy.NAME]` hold nothing but policies.
@@ -272,6 +280,7 @@ struct Routes<'t> {
     meter: &'t Meter,
     pools: &'t Pools,
     providers: &'t Providers,
+    stores: &'t Stores,
     used: HashSet<String>,
     names: HashMap<String, Place>,
 }
@@ -304,6 +313,7 @@ impl Routes<'_> {
             layers: &names,
             owner: "",
             providers: self.providers,
+            stores: self.stores,
             authenticated: false,
         };
 

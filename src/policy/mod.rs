@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::build::{Build, Node, Value};
 use crate::facts::Facts;
 use crate::reply::Reply;
+use crate::store::Stores;
 
 /// What one policy does. Every hook but `compile` may be left out.
 pub trait Policy: Sized + Send + Sync + 'static {
@@ -59,6 +60,8 @@ pub struct Scope<'r> {
     pub owner: &'r str,
     /// The ways to find out who asks, by name.
     pub providers: &'r Providers,
+    /// What is known together with other gateways, by name.
+    pub stores: &'r Stores,
     /// Whether the route has `auth`, so that whoever comes by it is known. [`Chain::compile`] finds it out.
     pub authenticated: bool,
 }

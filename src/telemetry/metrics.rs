@@ -32,9 +32,9 @@ use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use cells::Group;
-use traffic::{ListenerCounts, RouteCounts, ServerCounts};
+use traffic::{ListenerCounts, RouteCounts, ServerCounts, StoreCounts};
 
-pub use cells::Words;
+pub use cells::{Words, thread};
 
 /// Everything that is counted and measured.
 pub struct Metrics {
@@ -59,6 +59,7 @@ pub struct Metrics {
     routes: Family<Group<RouteCounts>, 1>,
     servers: Family<Group<ServerCounts>, 2>,
     listeners: Family<Group<ListenerCounts>, 1>,
+    stores: Family<Group<StoreCounts>, 1>,
 }
 
 /// What is loaded, and what became of the last attempt to load it again.
@@ -131,7 +132,8 @@ impl Metrics {
             ),
             routes: Family::new(Group::new(series.clone())),
             servers: Family::new(Group::new(series.clone())),
-            listeners: Family::new(Group::new(series)),
+            listeners: Family::new(Group::new(series.clone())),
+            stores: Family::new(Group::new(series)),
             registry,
         }
     }
@@ -146,6 +148,7 @@ impl Metrics {
         self.stopped.write(&mut text);
         self.servers.vector().write(&mut text);
         self.listeners.vector().write(&mut text);
+        self.stores.vector().write(&mut text);
         self.refused.write(&mut text);
         text
     }

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from left to right; those in one group may import each other's left only, not each other.
-const ORDER: [&[&str]; 11] = [
+const ORDER: [&[&str]; 12] = [
     &["types", "http1", "http01", "deadline", "clock"],
     &["reply", "telemetry"],
     &["facts"],
     &["keep", "client"],
     &["build"],
+    &["store"],
     &["policy", "upstream"],
     &["config"],
     &["gateway"],
