@@ -3,6 +3,7 @@
 //! ```json
 //! {"name":"users","algorithm":"round_robin","servers":[
 //!   {"address":"127.0.0.1:8081","weight":1,"health":"healthy","draining":false,"ejected":false,"active":3}]}
+//! {"name":"shared","up":true}
 //! {"name":"user","match":"GET /users/{id}","destination":"upstream","upstream":"users"}
 //! ```
 //!
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::gateway::{Destination, Gateway, Route};
+use crate::store::Store;
 use crate::upstream::{Circuit, Health, Pool, Status};
 
 #[derive(Serialize)]
@@ -46,6 +48,12 @@ struct ShownRoute<'r> {
     upstream: Option<&'r str>,
 }
 
+#[derive(Serialize)]
+struct ShownStore {
+    name: String,
+    up: bool,
+}
+
 /// Every pool.
 pub(super) fn pools(gateway: &Gateway) -> Vec<u8> {
     json(&gateway.pools().map(|(_, pool)| shown(pool)).collect::<Vec<_>>())
@@ -54,6 +62,12 @@ pub(super) fn pools(gateway: &Gateway) -> Vec<u8> {
 /// One pool.
 pub(super) fn pool(pool: &Pool) -> Vec<u8> {
     json(&shown(pool))
+}
+
+/// Every store that is used.
+pub(super) fn stores(gateway: &Gateway) -> Vec<u8> {
+    let shown = |store: &Arc<Store>| ShownStore { name: store.name().to_owned(), up: store.is_up() };
+    json(&gateway.stores().iter().map(shown).collect::<Vec<_>>())
 }
 
 /// Every route, in the order of the file.

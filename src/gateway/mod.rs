@@ -60,6 +60,8 @@ pub struct Gateway {
     pub no_route: RouteSeries,
     /// Counts what answered instead of an upstream.
     pub stopped: Arc<Words>,
+    /// Counts the policies that would have answered, were they not in a shadow.
+    pub shadowed: Arc<Words>,
 }
 
 /// A compiled route.
@@ -153,6 +155,7 @@ impl Gateway {
             tracer: None,
             no_route: meter.no_route(),
             stopped: meter.stopped(),
+            shadowed: meter.shadowed(),
         })
     }
 

@@ -52,6 +52,8 @@ pub struct Metrics {
     pub traces_dropped: IntCounter,
     /// What answered instead of an upstream: a policy, or the kind of problem.
     pub stopped: Arc<Words>,
+    /// The policies that would have stopped a request, were they not in a shadow.
+    pub shadowed: Arc<Words>,
     /// Why requests were refused before they were read as a whole.
     pub refused: Words,
     breaker_state: Family<IntGaugeVec, 1>,
@@ -125,6 +127,11 @@ impl Metrics {
                 "Requests that the gateway answered itself, by the policy or the kind of problem that did.",
                 "by",
             )),
+            shadowed: Arc::new(Words::new(
+                "shadowed_total",
+                "Requests that a policy would have stopped, were it not in a shadow.",
+                "policy",
+            )),
             refused: Words::new(
                 "requests_refused_total",
                 "Requests whose head was refused before there was a route for them.",
@@ -146,6 +153,7 @@ impl Metrics {
         });
         self.routes.vector().write(&mut text);
         self.stopped.write(&mut text);
+        self.shadowed.write(&mut text);
         self.servers.vector().write(&mut text);
         self.listeners.vector().write(&mut text);
         self.stores.vector().write(&mut text);

@@ -35,6 +35,7 @@ mod resilience;
 mod routing;
 mod selftest;
 mod split;
+mod stores;
 mod systemd;
 mod timeouts;
 mod tls;

@@ -332,16 +332,18 @@ impl Paid<'_> {
 /// The store that the limits name, if they do and it has no mistakes.
 fn store(config: &Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Arc<Store>> {
     let named = config.limits.iter().enumerate().filter_map(|(i, limit)| Some((i, limit.store.as_deref()?)));
-    let named: Vec<(usize, &str)> = named.collect();
-    let at = |i: usize| if config.list { format!("[{i}].store") } else { "store".to_owned() };
-    let (first, name) = *named.first()?;
-    if let Some((other, _)) = named.iter().find(|(_, other)| *other != name) {
-        build
-            .error(&at(*other), "the limits of one list are counted in one store")
-            .help("a request asks one store at one go");
-        return None;
+    let mut first: Option<(&str, Option<Arc<Store>>)> = None;
+    for (i, name) in named {
+        let key = if config.list { format!("[{i}].store") } else { "store".to_owned() };
+        let store = scope.stores.find(&key, name, build);
+        let (first, _) = first.get_or_insert((name, store));
+        if *first != name {
+            build
+                .error(&key, "the limits of one list are counted in one store")
+                .help("it is asked for all of them at one go");
+        }
     }
-    scope.stores.find(&at(first), name, build)
+    first.and_then(|(_, store)| store)
 }
 
 fn check(limit: &LimitConfig, at: &dyn Fn(&str) -> String, build: &mut Build<'_>) {

@@ -81,6 +81,11 @@ impl Meter {
     pub fn stopped(&self) -> Arc<Words> {
         self.metrics.stopped.clone()
     }
+
+    /// The policies that would have stopped a request, were they not in a shadow.
+    pub fn shadowed(&self) -> Arc<Words> {
+        self.metrics.shadowed.clone()
+    }
 }
 
 /// The numbers of one breaker.
