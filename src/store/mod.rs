@@ -17,8 +17,8 @@
 //! with what a real call needs: a script that writes. When that works the store is up. What is under way is bounded; a
 //! call beyond that fails, and says nothing of the store.
 //!
-//! The answers of a store are not trusted: see [`resp`]. The client is the gateway's own, for the published ones read
-//! answers of any length into memory.
+//! What a store says is not trusted, and no length that it names makes the gateway hold more than a few lines. That is why
+//! the client is the gateway's own: the published ones read an answer of any length into memory.
 
 mod config;
 mod link;

@@ -339,12 +339,9 @@ fn a_script_that_was_forgotten_is_brought_again() {
 #[test]
 fn a_password_is_given_and_never_shown() {
     let redis = Redis::with(&["--requirepass", "hunter/2"]);
-    let start = |url: &str| gateway().env("REDIS_URL", url).config(&secret()).config(DOWN).start();
-    fn secret() -> String {
-        "[listen.public]\naddress = \"127.0.0.1:0\"\n[store.shared]\n\
-         redis = { url = { env = \"REDIS_URL\" }, timeout = \"5s\" }"
-            .to_owned()
-    }
+    let store = "[listen.public]\naddress = \"127.0.0.1:0\"\n[store.shared]\n\
+        redis = { url = { env = \"REDIS_URL\" }, timeout = \"5s\" }";
+    let start = |url: &str| gateway().env("REDIS_URL", url).config(store).config(DOWN).start();
     let at = |credentials: &str| format!("redis://{credentials}127.0.0.1:{}/2", redis.port());
     let gw = start(&at(":hunter%2F2@"));
     assert_eq!(statuses(&gw, "/closed", 4), [200, 200, 200, 429]);
