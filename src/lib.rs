@@ -6,7 +6,7 @@
 //! and HTTP/2's streams. [`proxy`] asks the [`gateway`] for the route, runs the route's [`policy`] chain over the
 //! request, takes a server from one of the [`upstream`] pools, runs the chain backwards over the response and hands
 //! what it knows ([`facts`]) to [`telemetry`]. It does so in Pingora's hooks, or, for plain HTTP/1 servers, from
-//! socket to socket ([`proxy::Direct`]).
+//! socket to socket ([`proxy::Direct`]). What several gateways know together is in a [`store`].
 //!
 //! # The way of the configuration
 //!
@@ -17,7 +17,8 @@
 //!
 //! # The import rule
 //!
-//! Modules import to the left only: `types`, `http1`, `http01`, `deadline`, `clock` → `reply`, `telemetry` → `facts` → `keep`, `client` → `build` → `cache` →
+//! Modules import to the left only: `types`, `http1`, `http01`, `deadline`, `clock` → `reply`, `telemetry` → `facts` →
+//! `keep`, `client` → `build` → `cache`, `store` →
 //! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
 //! `tests/it/architecture.rs` holds it.
 
@@ -38,6 +39,7 @@ pub mod keep;
 pub mod build;
 
 pub mod cache;
+pub mod store;
 
 pub mod policy;
 pub mod upstream;

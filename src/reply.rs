@@ -88,6 +88,8 @@ problems! {
     overloaded = SERVICE_UNAVAILABLE, "overloaded", "The gateway is at its limit of connections";
     /// 503: it cannot be found out who asks.
     auth_unavailable = SERVICE_UNAVAILABLE, "auth-unavailable", "Credentials cannot be checked now";
+    /// 503: the store of a limit is down.
+    limit_unavailable = SERVICE_UNAVAILABLE, "limit-unavailable", "The limit of requests cannot be checked now";
     /// 504: the upstream took too long.
     upstream_timeout = GATEWAY_TIMEOUT, "upstream-timeout", "The upstream took too long";
     /// 504: the client wants a stored answer, and there is none (RFC 9111, section 5.2.1.7).

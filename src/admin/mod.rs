@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `GET /health` is 200 while the process lives. `GET /ready` is 200 while it takes traffic and 503 while it drains.
-//! `GET /metrics` is what Prometheus asks for. `GET /upstreams`, `GET /upstreams/NAME` and `GET /routes` show what is
-//! there, and `PUT` or `DELETE` of `/upstreams/NAME/servers/ADDRESS/drain` starts or ends the draining of a server.
+//! `GET /metrics` is what Prometheus asks for. `GET /upstreams`, `GET /upstreams/NAME`, `GET /stores` and `GET /routes` show
+//! what is there, and `PUT` or `DELETE` of `/upstreams/NAME/servers/ADDRESS/drain` starts or ends the draining of a server.
 //!
 //! `POST /reload` loads the configuration again and answers with a receipt, or with 422 and every mistake.
 //! `POST /upgrade` has a new process take over and answers with a receipt, or with 500 and the reason.
@@ -161,6 +161,7 @@ impl Admin {
             }),
             "/metrics" => read(request, || of_type(StatusCode::OK, METRICS, self.control.metrics().into_bytes())),
             "/upstreams" => get(request, || (StatusCode::OK, show::pools(&gateway))),
+            "/stores" => get(request, || (StatusCode::OK, show::stores(&gateway))),
             "/routes" => get(request, || (StatusCode::OK, show::routes(&gateway))),
             "/caches" => get(request, || (StatusCode::OK, show::caches(&gateway))),
             _ => match path.strip_prefix("/upstreams/") {

@@ -3,6 +3,7 @@
 //! ```json
 //! {"name":"users","algorithm":"round_robin","servers":[
 //!   {"address":"127.0.0.1:8081","weight":1,"health":"healthy","draining":false,"ejected":false,"active":3}]}
+//! {"name":"shared","up":true}
 //! {"name":"user","match":"GET /users/{id}","destination":"upstream","upstream":"users"}
 //! ```
 //!
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use crate::cache::Zone;
 use crate::gateway::{Destination, Gateway, Route};
+use crate::store::Store;
 use crate::upstream::{Circuit, Health, Pool, Status};
 
 #[derive(Serialize)]
@@ -55,6 +57,12 @@ struct ShownCache {
     entries: u64,
 }
 
+#[derive(Serialize)]
+struct ShownStore {
+    name: String,
+    up: bool,
+}
+
 /// Every pool.
 pub(super) fn pools(gateway: &Gateway) -> Vec<u8> {
     json(&gateway.pools().map(|(_, pool)| shown(pool)).collect::<Vec<_>>())
@@ -74,6 +82,12 @@ pub(super) fn caches(gateway: &Gateway) -> Vec<u8> {
         entries: zone.store.entries(),
     };
     json(&gateway.zones().iter().map(shown).collect::<Vec<_>>())
+}
+
+/// Every store that is used.
+pub(super) fn stores(gateway: &Gateway) -> Vec<u8> {
+    let shown = |store: &Arc<Store>| ShownStore { name: store.name().to_owned(), up: store.is_up() };
+    json(&gateway.stores().iter().map(shown).collect::<Vec<_>>())
 }
 
 /// Every route, in the order of the file.

@@ -122,6 +122,17 @@ impl<'t> Build<'t> {
         self.error(key, format!("there is no {kind} `{name}`")).help(help);
     }
 
+    /// Reports what cannot be the name of `what` (`an upstream`), for names go into logs, metrics and files.
+    pub fn check_name(&mut self, what: &str, name: &str) -> Option<()> {
+        let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if (1..=64).contains(&name.len()) && name.bytes().all(fine) {
+            return Some(());
+        }
+        self.error("", format!("`{name}` cannot be the name of {what}"))
+            .help("a name has at most 64 letters, digits, `-`, `_` and `.`");
+        None
+    }
+
     /// Shows stars for what stands at `key` below the current node, whatever is reported of its line.
     pub fn hide(&mut self, key: &str) {
         self.hidden.push(self.place(key));

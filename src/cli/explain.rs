@@ -279,14 +279,14 @@ fn policies_of(
     let nodes: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
     // To know what is secret: that is found out where it is used.
     let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
-    let providers = gateway.providers();
     let scope = Scope {
         captures,
         route: "",
         layers: &names,
         owner: "",
-        providers,
+        providers: gateway.providers(),
         zones: gateway.zones(),
+        stores: gateway.stores(),
         authenticated: false,
     };
     let _ = Chain::compile(&nodes, &scope, build);

@@ -181,6 +181,7 @@ impl Running {
         logger::set_level(settings.level);
         gateway.pools().for_each(|(_, pool)| pool.start(&self.pools));
         gateway.providers().start(self.pools.runtime());
+        gateway.stores().start(self.pools.runtime());
         self.acme.apply(&listeners);
         self.expiry.watch(&listeners);
         self.current.store(Arc::new(gateway));

@@ -135,6 +135,7 @@ impl Started {
         let pools = Background::new(background.handle().clone());
         gateway.pools().for_each(|(_, pool)| pool.start(&pools));
         gateway.providers().start(pools.runtime());
+        gateway.stores().start(pools.runtime());
 
         acme.load(&listeners);
         acme.apply(&listeners);

@@ -106,7 +106,7 @@ impl Default for MetricsConfig {
     }
 }
 
-/// How many series there may be of routes, servers and listeners. `None` after every mistake in `[metrics]` was
+/// How many series there may be of routes, servers, listeners and stores. `None` after every mistake in `[metrics]` was
 /// reported.
 pub(super) fn max_series(build: &mut Build<'_>) -> Option<usize> {
     let config = match build.node().get("metrics") {

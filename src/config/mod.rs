@@ -40,7 +40,7 @@ const SINGLE: &[&str] = &["server", "admin", "log", "trace", "metrics", "default
 /// What is no table.
 const PLAIN: &[&str] = &["include", "watch"];
 /// What is promised and not there yet.
-const RESERVED: &[&str] = &["store", "api"];
+const RESERVED: &[&str] = &["api"];
 
 const MOST_FILES: usize = 10_000;
 const LARGEST_FILE: u64 = 256 << 20;

@@ -36,6 +36,7 @@ use crate::cache::{Resource, Zones};
 use crate::facts::lower_host;
 use crate::keep;
 use crate::policy::{self, Chain, Providers, Scope};
+use crate::store::Stores;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Words;
 use crate::telemetry::metrics::traffic::{Meter, RouteSeries};
@@ -55,6 +56,7 @@ pub struct Gateway {
     pools: BTreeMap<String, Arc<Pool>>,
     providers: Providers,
     zones: Zones,
+    stores: Stores,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
     /// What traces are made with, if they are.
@@ -63,6 +65,8 @@ pub struct Gateway {
     pub no_route: RouteSeries,
     /// Counts what answered instead of an upstream.
     pub stopped: Arc<Words>,
+    /// Counts the policies that would have answered, were they not in a shadow.
+    pub shadowed: Arc<Words>,
 }
 
 /// A compiled route.
@@ -99,6 +103,7 @@ impl Gateway {
         let pools = compile_pools(root, meter, build);
         let providers = Providers::compile(root, build);
         let zones = Zones::compile(root, meter, build);
+        let stores = Stores::compile(root, meter, build);
         check_bundles(root, build);
         let mut compiler = Routes {
             root,
@@ -106,6 +111,7 @@ impl Gateway {
             pools: &pools,
             providers: &providers,
             zones: &zones,
+            stores: &stores,
             used: HashSet::new(),
             names: HashMap::new(),
         };
@@ -130,6 +136,7 @@ impl Gateway {
                 build.warning(&format!("upstream.{name}"), format!("no route uses the upstream `{name}`"));
             }
         }
+        stores.report_unused(build);
         let matcher = match Matcher::build(specs) {
             Ok(matcher) => Some(matcher),
             Err(conflicts) => {
@@ -151,10 +158,12 @@ impl Gateway {
             pools,
             providers,
             zones,
+            stores,
             access_log: None,
             tracer: None,
             no_route: meter.no_route(),
             stopped: meter.stopped(),
+            shadowed: meter.shadowed(),
         })
     }
 
@@ -178,6 +187,7 @@ impl Gateway {
         }
         let mut changes = keep::changes("upstream", &pools(previous), &pools(self));
         changes.extend(self.providers.changes(&previous.providers));
+        changes.extend(self.stores.changes(&previous.stores));
         changes.extend(keep::changes("route", &routes(previous), &routes(self)));
         changes
     }
@@ -211,6 +221,11 @@ impl Gateway {
         }
     }
 
+    /// What is known together with other gateways.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
     /// The pools by name.
     pub fn pools(&self) -> impl Iterator<Item = (&str, &Arc<Pool>)> {
         self.pools.iter().map(|(name, pool)| (name.as_str(), pool))
@@ -224,7 +239,7 @@ fn compile_pools(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Pools {
     let mut pools = Pools::new();
     for (name, entry) in root.get("upstream").and_then(Node::table).into_iter().flatten() {
         let pool = build.within_detached(&entry.node, |build| {
-            check_name(name, build);
+            let _ = build.check_name("an upstream", name);
             let made_of = build.fingerprint(&entry.node, &["ca", "cert", "key"]);
             build.keep(name, made_of, |build| {
                 let config = build.deserialize::<UpstreamConfig>()?;
@@ -234,16 +249,6 @@ fn compile_pools(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Pools {
         pools.insert(name.clone(), pool);
     }
     pools
-}
-
-/// Names go into logs, metrics and files.
-fn check_name(name: &str, build: &mut Build<'_>) {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
-        build
-            .error("", format!("`{name}` cannot be the name of an upstream"))
-            .help("a name has at most 64 letters, digits, `-`, `_` and `.`");
-    }
 }
 
 /// `[defaults]` and `[policy.NAME]` hold nothing but policies.
@@ -306,6 +311,7 @@ struct Routes<'t> {
     pools: &'t Pools,
     providers: &'t Providers,
     zones: &'t Zones,
+    stores: &'t Stores,
     used: HashSet<String>,
     names: HashMap<String, Place>,
 }
@@ -339,6 +345,7 @@ impl Routes<'_> {
             owner: "",
             providers: self.providers,
             zones: self.zones,
+            stores: self.stores,
             authenticated: false,
         };
 

@@ -7,7 +7,8 @@
 //! - `header:NAME` is what the request says in a field, whatever that is: anybody can write anything there. Of a request
 //!   without the field it is the client's address.
 //!
-//! A key is a hash of all that under a secret of the process, so that nobody can choose keys that collide.
+//! A key is a hash of all that: under a secret of the process, so that nobody can choose keys that collide, or one that
+//! is the same everywhere and that nobody can make collide.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -47,28 +48,33 @@ impl By {
         self.0.iter().any(|part| *part != Part::Route)
     }
 
-    /// The key of a request.
+    /// The key of a request in this process.
     pub fn key(&self, secret: &RandomState, ipv6_prefix: u8, request: &RequestHeader, facts: &Facts) -> u64 {
         let mut hash = secret.build_hasher();
+        self.write(&mut hash, ipv6_prefix, request, facts);
+        hash.finish()
+    }
+
+    /// Writes what makes the key of a request.
+    pub fn write(&self, hash: &mut impl Hasher, ipv6_prefix: u8, request: &RequestHeader, facts: &Facts) {
         for part in &self.0 {
             let client = |hash: &mut _| add_client(hash, facts.client, ipv6_prefix);
             match part {
-                Part::Client => client(&mut hash),
+                Part::Client => client(hash),
                 Part::Consumer => match &facts.consumer {
-                    Some(consumer) => add(&mut hash, b'c', consumer.name.as_bytes()),
-                    None => client(&mut hash),
+                    Some(consumer) => add(hash, b'c', consumer.name.as_bytes()),
+                    None => client(hash),
                 },
-                Part::Route => add(&mut hash, b'r', facts.route.as_deref().unwrap_or("").as_bytes()),
+                Part::Route => add(hash, b'r', facts.route.as_deref().unwrap_or("").as_bytes()),
                 Part::Header(name) => {
                     let mut values = request.headers.get_all(name).iter().peekable();
                     if values.peek().is_none() {
-                        client(&mut hash);
+                        client(hash);
                     }
-                    values.for_each(|value| add(&mut hash, b'h', value.as_bytes()));
+                    values.for_each(|value| add(hash, b'h', value.as_bytes()));
                 }
             }
         }
-        hash.finish()
     }
 }
 
@@ -82,10 +88,10 @@ fn add_client(hash: &mut impl Hasher, client: IpAddr, ipv6_prefix: u8) {
     }
 }
 
-/// With its kind and its length: no two lists of pieces run into each other.
-fn add(hash: &mut impl Hasher, kind: u8, piece: &[u8]) {
+/// With its kind and its length: no two lists of pieces run into each other. Every machine writes the same.
+pub(super) fn add(hash: &mut impl Hasher, kind: u8, piece: &[u8]) {
     hash.write_u8(kind);
-    hash.write_usize(piece.len());
+    hash.write(&(piece.len() as u64).to_le_bytes());
     hash.write(piece);
 }
 

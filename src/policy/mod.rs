@@ -17,6 +17,7 @@ use crate::build::{Build, Node, Value};
 use crate::cache::Zones;
 use crate::facts::Facts;
 use crate::reply::Reply;
+use crate::store::Stores;
 
 /// What one policy does. Every hook but `compile` may be left out.
 pub trait Policy: Sized + Send + Sync + 'static {
@@ -62,6 +63,8 @@ pub struct Scope<'r> {
     pub providers: &'r Providers,
     /// The caches, by name.
     pub zones: &'r Zones,
+    /// What is known together with other gateways, by name.
+    pub stores: &'r Stores,
     /// Whether the route has `auth`, so that whoever comes by it is known. [`Chain::compile`] finds it out.
     pub authenticated: bool,
 }

@@ -57,6 +57,9 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
     if let Some(by) = facts.stopped_by {
         ctx.gateway.stopped.count(by);
     }
+    if let Some(policy) = facts.shadowed {
+        ctx.gateway.shadowed.count(policy);
+    }
     line(request, carried, facts, duration, ctx);
     trace(request, carried, duration, ctx);
 }

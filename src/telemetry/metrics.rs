@@ -32,9 +32,9 @@ use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use cells::Group;
-use traffic::{CacheCounts, ListenerCounts, RouteCounts, ServerCounts};
+use traffic::{CacheCounts, ListenerCounts, RouteCounts, ServerCounts, StoreCounts};
 
-pub use cells::Words;
+pub use cells::{Words, thread};
 
 /// Everything that is counted and measured.
 pub struct Metrics {
@@ -52,6 +52,8 @@ pub struct Metrics {
     pub traces_dropped: IntCounter,
     /// What answered instead of an upstream: a policy, or the kind of problem.
     pub stopped: Arc<Words>,
+    /// The policies that would have stopped a request, were they not in a shadow.
+    pub shadowed: Arc<Words>,
     /// Why requests were refused before they were read as a whole.
     pub refused: Words,
     breaker_state: Family<IntGaugeVec, 1>,
@@ -60,6 +62,7 @@ pub struct Metrics {
     servers: Family<Group<ServerCounts>, 2>,
     listeners: Family<Group<ListenerCounts>, 1>,
     caches: Family<Group<CacheCounts>, 1>,
+    stores: Family<Group<StoreCounts>, 1>,
 }
 
 /// What is loaded, and what became of the last attempt to load it again.
@@ -125,6 +128,11 @@ impl Metrics {
                 "Requests that the gateway answered itself, by the policy or the kind of problem that did.",
                 "by",
             )),
+            shadowed: Arc::new(Words::new(
+                "shadowed_total",
+                "Requests that a policy would have stopped, were it not in a shadow.",
+                "policy",
+            )),
             refused: Words::new(
                 "requests_refused_total",
                 "Requests whose head was refused before there was a route for them.",
@@ -133,7 +141,8 @@ impl Metrics {
             routes: Family::new(Group::new(series.clone())),
             servers: Family::new(Group::new(series.clone())),
             listeners: Family::new(Group::new(series.clone())),
-            caches: Family::new(Group::new(series)),
+            caches: Family::new(Group::new(series.clone())),
+            stores: Family::new(Group::new(series)),
             registry,
         }
     }
@@ -146,9 +155,11 @@ impl Metrics {
         });
         self.routes.vector().write(&mut text);
         self.stopped.write(&mut text);
+        self.shadowed.write(&mut text);
         self.servers.vector().write(&mut text);
         self.listeners.vector().write(&mut text);
         self.caches.vector().write(&mut text);
+        self.stores.vector().write(&mut text);
         self.refused.write(&mut text);
         text
     }

@@ -10,7 +10,7 @@ const ORDER: [&[&str]; 12] = [
     &["facts"],
     &["keep", "client"],
     &["build"],
-    &["cache"],
+    &["cache", "store"],
     &["policy", "upstream"],
     &["config"],
     &["gateway"],

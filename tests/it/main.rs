@@ -36,6 +36,7 @@ mod resilience;
 mod routing;
 mod selftest;
 mod split;
+mod stores;
 mod systemd;
 mod timeouts;
 mod tls;

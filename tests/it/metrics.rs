@@ -12,7 +12,7 @@ fn lines(gw: &Gateway) -> Vec<String> {
 }
 
 fn value(gw: &Gateway, series: &str) -> Option<f64> {
-    lines(gw).iter().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    gw.metric(series)
 }
 
 #[test]

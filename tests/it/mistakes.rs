@@ -200,9 +200,42 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = []", &["an empty list limits nothing"]),
     (
-        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", store = \"redis\", store_down = \"local\" }",
-        &["not available in this version", "2 errors"],
+        "[store.shared]\nredis = { url = \"redis://h\" }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", store = \"share\" }",
+        &["there is no store `share`", "did you mean `shared`?", ":10:38"],
     ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", store = \"shared\" }",
+        &["there is no store `shared`", "no store is defined"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", store_down = \"open\" }",
+        &["`store_down` says nothing without a `store`", ":8:43"],
+    ),
+    (
+        "[store.shared]\nredis = { url = \"redis://h\" }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/s\", store = \"shared\", store_down = \"opne\" }",
+        &["`opne`", "`open`"],
+    ),
+    (
+        "[store.shared]\nredis = { url = \"redis://h\" }\n[store.b]\nredis = { url = \"redis://h\" }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = [{ rate = \"1/s\", store = \"shared\" }, { rate = \"1/h\", store = \"b\" }]",
+        &["the limits of one list are counted in one store", ":12:75", "1 error\n"],
+    ),
+    (
+        "[store.shared]\nredis = { url = \"redis://h\" }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"\nrate_limit = { rate = \"1/d\", burst = 200, store = \"shared\" }",
+        &["a store cannot count so far ahead", "104 days"],
+    ),
+    ("[store.shared]", &["`redis` is missing here"]),
+    ("[store.shared]\nredis = {}", &["`url` is missing here"]),
+    ("[store.shared]\nredis = { url = \"http://h\" }", &["begins with redis://"]),
+    ("[store.shared]\nredis = { url = \"redis://h/a\" }", &["there is the number of a database"]),
+    ("[store.shared]\nredis = { url = \"redis://user@h\" }", &["before the `@` there is a password"]),
+    (
+        "[store.shared]\nredis = { url = { env = \"PORTCULLIS_NO_SUCH_VARIABLE\" } }",
+        &["the environment has no variable"],
+    ),
+    ("[store.shared]\nredis = { url = \"redis://h\", timeout = \"1m\" }", &["a call takes from 1ms to 5s"]),
+    ("[store.shared]\nredis = { url = \"redis://h\", ca = \"none.pem\" }", &["without TLS", "rediss://"]),
+    ("[store.shared]\nredis = { url = \"rediss://h\", ca = \"none.pem\" }", &["cannot read"]),
+    ("[store.\"a b\"]\nredis = { url = \"redis://h\" }", &["`a b` cannot be the name of a store"]),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = {}", &["`max` is missing here"]),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nconcurrency = { max = 0 }", &["nobody could be served", ":8:23"]),
     (

@@ -273,13 +273,7 @@ impl Providers {
 
 impl Provider {
     fn compile(name: &str, root: &Node, consumers: Consumers, build: &mut Build<'_>) -> Option<Self> {
-        let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
-            build
-                .error("", format!("`{name}` cannot be the name of an auth provider"))
-                .help("a name has at most 64 letters, digits, `-`, `_` and `.`");
-            return None;
-        }
+        build.check_name("an auth provider", name)?;
         let config: ProviderConfig = build.deserialize()?;
         if config.jwt.is_none() && config.consumer.is_some() {
             build.error("consumer", "only a `jwt` has claims that can name the caller");

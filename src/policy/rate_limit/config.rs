@@ -5,8 +5,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 
+use super::shared::StoreDown;
 use crate::policy::by::{By, Part};
-use crate::types::{Rate, Reserved, Timespan};
+use crate::types::{Rate, Timespan};
 
 /// The limits, in the order in which they are asked.
 pub struct Config {
@@ -31,10 +32,9 @@ pub(super) struct LimitConfig {
     pub headers: bool,
     #[serde(default = "network")]
     pub ipv6_prefix: u8,
-    #[serde(default, rename = "store")]
-    _store: Reserved,
-    #[serde(default, rename = "store_down")]
-    _store_down: Reserved,
+    /// Where it is counted together with other gateways.
+    pub store: Option<String>,
+    pub store_down: Option<StoreDown>,
 }
 
 /// What becomes of a request that is over the limit.

@@ -51,6 +51,11 @@ impl Gcra {
         }
     }
 
+    /// Interval, tolerance and patience, in nanoseconds.
+    pub fn parts(&self) -> [u64; 3] {
+        [self.interval, self.tolerance, self.patience]
+    }
+
     /// The theoretical arrival time of a key that gets back what it paid for a request.
     pub fn give_back(&self, until: u64) -> u64 {
         until.saturating_sub(self.interval)

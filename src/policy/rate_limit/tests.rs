@@ -10,6 +10,7 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let config = build.deserialize().unwrap();
     let providers = crate::policy::Providers::default();
     let zones = crate::cache::Zones::default();
+    let stores = crate::store::Stores::default();
     let scope = Scope {
         captures: &[],
         route: "a route",
@@ -17,6 +18,7 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
         owner: "here",
         providers: &providers,
         zones: &zones,
+        stores: &stores,
         authenticated: false,
     };
     let mut policy = RateLimit::compile(config, &scope, &mut build).unwrap();
@@ -31,7 +33,7 @@ fn get() -> RequestHeader {
 /// How long a request waits, or when it may come again.
 fn ask(policy: &RateLimit, facts: &mut Facts) -> Result<u64, u64> {
     facts.allowances.clear();
-    policy.enter(&get(), facts).map(|wait| wait / 1_000_000).map_err(|reply| {
+    policy.enter(&get(), facts).map(|entry| entry.wait / 1_000_000).map_err(|reply| {
         assert_eq!(reply.status, 429);
         reply.headers.iter().find_map(|(_, value)| value.to_str().ok()?.parse().ok()).unwrap()
     })

@@ -269,7 +269,7 @@ impl<const PARTS: usize> Default for Histogram<PARTS> {
 }
 
 /// The number of this thread among those that count.
-fn thread() -> usize {
+pub fn thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static OWN: Cell<usize> = const { Cell::new(usize::MAX) };

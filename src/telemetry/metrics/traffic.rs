@@ -1,4 +1,4 @@
-//! What is counted of traffic: of routes, of servers, of listeners. [`Meter`] hands blocks of numbers out while a
+//! What is counted of traffic: of routes, of servers, of listeners, of stores. [`Meter`] hands blocks of numbers out while a
 //! configuration is compiled, within the budget of `[metrics] max_series`:
 //!
 //! ```toml
@@ -28,6 +28,8 @@ pub type RouteSeries = Series<Group<RouteCounts>, 1>;
 pub type ServerSeries = Series<Group<ServerCounts>, 2>;
 /// The numbers of one listener.
 pub type ListenerSeries = Series<Group<ListenerCounts>, 1>;
+/// The numbers of one store.
+pub type StoreSeries = Series<Group<StoreCounts>, 1>;
 
 /// The numbers of one cache.
 pub type CacheSeries = Series<Group<CacheCounts>, 1>;
@@ -78,9 +80,19 @@ impl Meter {
         self.metrics.listeners.within(self.most, [name])
     }
 
+    /// For a store.
+    pub fn store(&self, name: &str) -> StoreSeries {
+        self.metrics.stores.within(self.most, [name])
+    }
+
     /// What answered instead of an upstream.
     pub fn stopped(&self) -> Arc<Words> {
         self.metrics.stopped.clone()
+    }
+
+    /// The policies that would have stopped a request, were they not in a shadow.
+    pub fn shadowed(&self) -> Arc<Words> {
+        self.metrics.shadowed.clone()
     }
 }
 
@@ -117,6 +129,10 @@ const FAILURES: [&str; 4] = ["connect", "connect_timeout", "reset", "timeout"];
 const TURNED_AWAY: [&str; 2] = ["limit", "proxy_protocol"];
 /// How a TLS handshake ends that does not succeed.
 const HANDSHAKES: [&str; 2] = ["failed", "timeout"];
+/// What a call of a store comes to.
+const CALLED: [&str; 5] = ["answered", "late", "failed", "busy", "spared"];
+/// The upper bounds of times of a store, in microseconds.
+const CALL: [u64; 12] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_500_000];
 /// The upper bounds of times to an answer, in microseconds.
 const ANSWER: [u64; 12] =
     [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
@@ -303,6 +319,90 @@ impl Counts for ServerCounts {
             name: "upstream_server_active",
             help: "Requests that a server is at work on.",
             of: |counts| counts.active.load(Ordering::Relaxed),
+        },
+    ];
+}
+
+/// What is counted of a store.
+#[derive(Default)]
+pub struct StoreCounts {
+    calls: [AtomicU64; 5],
+    answered: Histogram<13>,
+    up: AtomicI64,
+    falls: AtomicU64,
+}
+
+/// What a call of a store came to.
+#[derive(Clone, Copy)]
+pub enum Called {
+    /// It was answered, in so much time.
+    Answered(Duration),
+    /// There was no answer in time.
+    Late,
+    /// There was no answer.
+    Failed,
+    /// It was not made: too many are under way.
+    Busy,
+    /// It was not made: the store is down.
+    Spared,
+}
+
+impl StoreCounts {
+    /// A call ended.
+    pub fn called(&self, how: Called) {
+        if let Called::Answered(time) = how {
+            self.answered.observe(&CALL, time);
+        }
+        let position = match how {
+            Called::Answered(_) => 0,
+            Called::Late => 1,
+            Called::Failed => 2,
+            Called::Busy => 3,
+            Called::Spared => 4,
+        };
+        add(&self.calls[position], 1);
+    }
+}
+
+impl StoreSeries {
+    /// The store is up from now on, or down.
+    pub fn is_up(&self, up: bool) {
+        // In one place only: what is shown is the sum.
+        let counts = self.first();
+        if counts.up.swap(up.into(), Ordering::Relaxed) != 0 && !up {
+            add(&counts.falls, 1);
+        }
+    }
+}
+
+impl Counts for StoreCounts {
+    const SERIES: usize = 5 + (12 + 3) + 1 + 1;
+    const LABELS: &[&str] = &["store"];
+    const SHOWN: &[Shown<Self>] = &[
+        Shown::Counters {
+            name: "store_calls_total",
+            help: "Calls of a store, by what they came to; spared are those that were not made since it is down.",
+            label: "result",
+            values: &CALLED,
+            of: |counts| &counts.calls,
+        },
+        Shown::Histogram {
+            name: "store_call_duration_seconds",
+            help: "How long a store took to answer.",
+            bounds: &CALL,
+            of: |counts| counts.answered.parts(),
+        },
+        Shown::Gauge {
+            name: "store_up",
+            help: "1 if a store is asked, 0 while it is down.",
+            of: |counts| counts.up.load(Ordering::Relaxed),
+        },
+        Shown::Counters {
+            name: "store_falls_total",
+            help: "How often a store went down.",
+            label: "",
+            values: &[""],
+            of: |counts| std::slice::from_ref(&counts.falls),
         },
     ];
 }

@@ -301,6 +301,12 @@ impl Gateway {
         Request::to(self.listener("admin"), "GET", target).host("localhost").send()
     }
 
+    /// The value of a series of its metrics, if there is one.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.admin("/metrics").expect(200).text();
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
     /// A connection to the listener `public`.
     pub fn connect(&self) -> Connection {
         Connection::open(self.address())

@@ -21,6 +21,7 @@ mod journal;
 mod origin;
 mod parts;
 mod pebble;
+mod redis;
 mod traffic;
 mod wire;
 
@@ -34,5 +35,6 @@ pub use journal::{DEADLINE, Journal, eventually};
 pub use origin::{Answer, ClosedPort, Origin, Seen, answer, full_address, refused_address};
 pub use parts::{Part, free_port, in_front_of, nginx, output, python};
 pub use pebble::{Builder as PebbleBuilder, Pebble, pebble};
+pub use redis::{NoRedis, Redis};
 pub use traffic::Traffic;
 pub use wire::Fields;

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::gateway::follow;
 use super::{Gateway, Journal, eventually, gateway};
 
@@ -44,6 +46,12 @@ impl Part {
         let part = Self::start(command);
         let port = part.says("its port", |lines| lines.first()?.parse().ok());
         (part, port)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.id().try_into().ok().and_then(Pid::from_raw).expect("a process has a number");
+        kill_process(pid, signal).expect("our process can be signalled");
     }
 
     /// The lines of its standard output so far.
