@@ -189,7 +189,8 @@ impl Client {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        if let Some(resolved) = self.resolved.load().as_ref().filter(|r| *r.name == *host && r.at.elapsed() < RESOLVED) {
+        if let Some(resolved) = self.resolved.load().as_ref().filter(|r| *r.name == *host && r.at.elapsed() < RESOLVED)
+        {
             return Ok(resolved.addresses.clone());
         }
         let found = tokio::net::lookup_host((host, 0)).await;

@@ -22,6 +22,7 @@ mod docs;
 mod headers;
 mod hostile;
 mod http2;
+mod introspection;
 mod limits;
 mod listeners;
 mod logs;
