@@ -19,6 +19,7 @@ mod balancing;
 mod cors;
 mod direct;
 mod docs;
+mod forward_auth;
 mod headers;
 mod hostile;
 mod http2;
