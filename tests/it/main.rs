@@ -23,6 +23,7 @@ mod forward_auth;
 mod headers;
 mod hostile;
 mod http2;
+mod identity;
 mod introspection;
 mod limits;
 mod listeners;
