@@ -11,12 +11,13 @@ test: parts
 	cargo test --locked
 
 # Real servers and clients for the drills.
-parts: tests/parts/.venv/complete cargo-deb
+parts: tests/parts/.venv/complete tests/parts/node_modules/.complete cargo-deb
 
 # Debian's packages, where they are missing.
 packages:
 	@for part in nginx:nginx-light h2load:nghttp2-client curl:curl wrk:wrk python3:python3 pebble:pebble \
-		pebble-challtestsrv:pebble systemctl:systemd nsenter:util-linux logrotate:logrotate redis-server:redis-server dpkg-shlibdeps:dpkg-dev; do \
+		pebble-challtestsrv:pebble systemctl:systemd nsenter:util-linux logrotate:logrotate dpkg-shlibdeps:dpkg-dev \
+		redis-server:redis-server node:nodejs npm:npm; do \
 		command -v $${part%%:*} > /dev/null || missing="$$missing $${part##*:}"; \
 	done; \
 	python3 -c 'import ensurepip, venv' 2> /dev/null || missing="$$missing python3-venv"; \
@@ -29,6 +30,11 @@ packages:
 tests/parts/.venv/complete: tests/parts/requirements.txt | packages
 	python3 -m venv --clear tests/parts/.venv
 	tests/parts/.venv/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+# npm's packages, as the lock file has them; none of their scripts is run.
+tests/parts/node_modules/.complete: tests/parts/package-lock.json | packages
+	cd tests/parts && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 cargo-deb:

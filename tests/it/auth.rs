@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
@@ -35,7 +35,11 @@ impl Signer {
     }
 
     fn sign(&self, header: &Value, claims: &Value) -> String {
-        let signed = signed_part(header, claims);
+        self.sign_text(&header.to_string(), &claims.to_string())
+    }
+
+    fn sign_text(&self, header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", b64(header), b64(claims));
         let signature = self.ec.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", b64(signature.as_ref()))
     }
@@ -51,6 +55,13 @@ impl Signer {
 
 fn pem(der: &[u8]) -> String {
     format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+}
+
+/// A signature of two numbers as ASN.1 has it, which no token has.
+fn der_of(signature: &[u8]) -> Vec<u8> {
+    let number = |bytes: &[u8]| [&[2, 33, 0][..], bytes].concat();
+    let (r, s) = signature.split_at(signature.len() / 2);
+    [&[0x30, 70][..], &number(r), &number(s)].concat()
 }
 
 fn b64(bytes: impl AsRef<[u8]>) -> String {
@@ -203,9 +214,10 @@ fn hostile_tokens_are_refused() {
         signer.sign(&json!({ "alg": "ES256" }), &good),
         // Keys that the token brings along mean nothing.
         signer.sign(
-            &header(json!({ "jwk": stranger.jwk(), "jku": "http://evil.test/", "x5u": "http://evil.test/" })),
+            &header(json!({ "jwk": stranger.jwk(), "jku": "http://evil.test/", "x5u": "http://evil.test/", "x5c": ["MII"] })),
             &good,
         ),
+        signer.token(&with("iat", json!(in_seconds(-60) as f64 + 0.5))),
         signer.token(&with("nbf", json!(in_seconds(1)))),
         signer.token(&with("exp", json!(in_seconds(30) as f64 + 0.5))),
         rs(json!({ "alg": "RS256", "kid": "r" }), false),
@@ -215,6 +227,7 @@ fn hostile_tokens_are_refused() {
     let token = signer.token(&good);
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let payload = signed.split('.').nth(1).unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
     let public = signer.ec.public_key().as_ref();
     let none = |alg: &str| format!("{}.{payload}.", b64(json!({ "alg": alg }).to_string()));
     let hostile = [
@@ -225,6 +238,10 @@ fn hostile_tokens_are_refused() {
         ("no signature", format!("{signed}.")),
         ("alg none", none("none")),
         ("alg None", none("None")),
+        ("alg NONE", none("NONE")),
+        ("alg noNe", none("noNe")),
+        ("alg none with a space", none("none ")),
+        ("alg null", format!("{}.{payload}.", b64(json!({ "alg": null }).to_string()))),
         ("alg nOnE with a signature", format!("{}{signature}", none("nOnE"))),
         ("alg empty", none("")),
         ("no alg", signer.sign(&json!({ "kid": "1" }), &good)),
@@ -235,6 +252,15 @@ fn hostile_tokens_are_refused() {
             hs256(signer.pem().as_bytes(), &header(json!({ "alg": "HS256" })), &good),
         ),
         ("an empty secret", hs256(b"", &header(json!({ "alg": "HS256", "kid": "" })), &good)),
+        (
+            "the RSA key in PEM as a secret",
+            hs256(
+                pem(AsDer::<PublicKeyX509Der<'_>>::as_der(rsa.public_key()).unwrap().as_ref()).as_bytes(),
+                &json!({ "alg": "HS256", "kid": "r" }),
+                &good,
+            ),
+        ),
+        ("the RSA modulus as a secret", hs256(&parts.n, &json!({ "alg": "HS256", "kid": "r" }), &good)),
         ("the set as a secret", hs256(set.as_bytes(), &json!({ "alg": "HS256" }), &good)),
         ("an RSA algorithm for an EC key", signer.sign(&header(json!({ "alg": "RS256" })), &good)),
         ("another curve's algorithm", signer.sign(&header(json!({ "alg": "ES384" })), &good)),
@@ -243,6 +269,20 @@ fn hostile_tokens_are_refused() {
         ("PSS with a key for PKCS #1", rs(json!({ "alg": "PS256", "kid": "r" }), true)),
         ("PKCS #1 said to be PSS", rs(json!({ "alg": "PS256", "kid": "r" }), false)),
         ("a zero signature", format!("{signed}.{}", "A".repeat(86))),
+        ("a signature of nothing but r", format!("{signed}.{}", &signature[..43])),
+        ("a signature without its last byte", format!("{signed}.{}", b64(&bytes[..63]))),
+        ("a signature with a byte more", format!("{signed}.{}", b64([&bytes[..], &[0]].concat()))),
+        ("a signature with r = 0", format!("{signed}.{}", b64([&[0; 32], &bytes[32..]].concat()))),
+        ("a signature with s = 0", format!("{signed}.{}", b64([&bytes[..32], &[0; 32]].concat()))),
+        ("a signature of the largest numbers", format!("{signed}.{}", b64([0xff; 64]))),
+        ("a signature in DER", format!("{signed}.{}", b64(der_of(&bytes)))),
+        ("an RSA signature of zeros", {
+            let claims = b64(good.to_string());
+            format!("{}.{claims}.{}", b64(json!({ "alg": "RS256", "kid": "r" }).to_string()), b64([0; 256]))
+        }),
+        ("a kid with a NUL", signer.sign(&header(json!({ "kid": "1\0" })), &good)),
+        ("a kid that is a list", signer.sign(&header(json!({ "kid": ["1"] })), &good)),
+        ("a kid that is a URL", signer.sign(&header(json!({ "kid": "http://evil.test/key" })), &good)),
         ("an empty kid", signer.sign(&header(json!({ "kid": "" })), &good)),
         ("a kid that is a path", signer.sign(&header(json!({ "kid": "../../../../dev/null" })), &good)),
         ("a kid that is SQL", signer.sign(&header(json!({ "kid": "1' OR '1'='1" })), &good)),
@@ -261,6 +301,19 @@ fn hostile_tokens_are_refused() {
         ("expires never", signer.token(&with("exp", Value::Null))),
         ("expires in words", signer.token(&with("exp", json!("tomorrow")))),
         ("expires before 1970", signer.token(&with("exp", json!(-1)))),
+        ("expires in milliseconds", signer.token(&with("exp", json!(in_seconds(60) * 1000)))),
+        ("expires too late to be a time", signer.token(&with("exp", json!(1e300)))),
+        ("expires in the greatest number", signer.token(&with("exp", json!(u64::MAX)))),
+        ("expires in a number that is none", {
+            let claims = good.to_string().replacen("\"exp\":", "\"exp\":1e999,\"x\":", 1);
+            signer.sign_text(&header(json!({})).to_string(), &claims)
+        }),
+        ("expires in a list", signer.token(&with("exp", json!([in_seconds(60)])))),
+        ("valid from a word on", signer.token(&with("nbf", json!("now")))),
+        ("valid from too late on", signer.token(&with("nbf", json!(1e300)))),
+        ("made in words", signer.token(&with("iat", json!("today")))),
+        ("made in the future", signer.token(&with("iat", json!(in_seconds(60))))),
+        ("bound to a key", signer.token(&with("cnf", json!({ "jkt": "x" })))),
         ("not valid yet", signer.token(&with("nbf", json!(in_seconds(60))))),
         ("another issuer", signer.token(&with("iss", json!("https://id.test")))),
         ("no issuer", signer.token(&with("iss", Value::Null))),
@@ -274,6 +327,29 @@ fn hostile_tokens_are_refused() {
         ("a subject with a line break", signer.token(&with("sub", json!("a\r\nX-Admin: 1")))),
         ("a missing claim", signer.token(&claims())),
         ("too long", signer.token(&with("pad", json!("x".repeat(17_000))))),
+        ("five parts, encrypted", format!("{}.a.b.c.d", b64(json!({ "alg": "dir", "enc": "A128GCM" }).to_string()))),
+        ("two algorithms", {
+            let header = "{\"alg\":\"none\",\"alg\":\"ES256\",\"kid\":\"1\"}";
+            signer.sign_text(header, &good.to_string())
+        }),
+        ("two subjects", {
+            let claims = good.to_string().replacen('{', "{\"sub\":\"root\",", 1);
+            signer.sign_text(&header(json!({})).to_string(), &claims)
+        }),
+        ("two members of a member", {
+            let claims = good.to_string().replacen('{', "{\"act\":{\"a\":1,\"\\u0061\":2},", 1);
+            signer.sign_text(&header(json!({})).to_string(), &claims)
+        }),
+        ("signed deep claims", {
+            let deep = format!("{{\"a\":{}1{},", "[".repeat(1000), "]".repeat(1000));
+            signer.sign_text(&header(json!({})).to_string(), &good.to_string().replacen('{', &deep, 1))
+        }),
+        ("a deep header", {
+            let deep = format!("{{\"a\":{}1{},", "[".repeat(1000), "]".repeat(1000));
+            signer.sign_text(&header(json!({})).to_string().replacen('{', &deep, 1), &good.to_string())
+        }),
+        ("a header that is a list", signer.sign_text("[]", &good.to_string())),
+        ("two headers", signer.sign_text(&format!("{0}{0}", header(json!({}))), &good.to_string())),
         ("deep claims", format!("{}.{}.{signature}", signed.split('.').next().unwrap(), b64("[".repeat(5000)))),
         ("claims that are a list", format!("{}.{}.{signature}", signed.split('.').next().unwrap(), b64("[]"))),
         ("claims of another token", {
@@ -296,8 +372,23 @@ fn hostile_tokens_are_refused() {
         bytes[at] = if bytes[at] == b'B' { b'C' } else { b'B' };
         send(std::str::from_utf8(&bytes).unwrap()).expect(401);
     }
+    // A token that is longer than any head may be.
+    let (read, closed) =
+        gw.raw(format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", "x".repeat(1 << 20)));
+    assert!(closed && read.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&read));
     send(&token).expect(200);
-    assert_eq!(origin.requests().len(), 9, "nothing hostile came through");
+    assert_eq!(origin.requests().len(), 10, "nothing hostile came through");
+}
+
+#[test]
+fn weak_keys_are_refused_when_they_are_loaded() {
+    // 1024 bits.
+    let weak = "-----BEGIN PUBLIC KEY-----\nMIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCfPUMkHCsikAtf4jYFGui+7Nd9\nEEShk48VNg7I59GjoZvUGTWjRaJhOJvUJ961vkcMaEmbRjMiPyoaMg4RQr9Kkv/A\nvIkfJOM85NILQB/fhYNtsaS3HYhPlvmXN+gJLlmlmdu1qY4gjF8Otrkt/suBT5ez\nNHR3cne2kuZKWPOiWwIDAQAB\n-----END PUBLIC KEY-----\n";
+    let refused = protected("key = \"weak.pem\"", &Origin::saying("ok")).file("weak.pem", weak).refused();
+    assert!(refused.contains("an RSA key of 1024 bits is weak"), "{refused}");
+    let set = json!({ "keys": [{ "kty": "RSA", "kid": "1", "n": b64([0xff; 128]), "e": "AQAB" }] }).to_string();
+    let refused = protected("jwks = { file = \"weak.json\" }", &Origin::saying("ok")).file("weak.json", set).refused();
+    assert!(refused.contains("there is no usable key") && refused.contains("1024 bits is weak"), "{refused}");
 }
 
 #[test]
@@ -400,6 +491,8 @@ fn what_a_bad_provider_says_is_not_believed() {
     let signer = Signer::new("1");
     let weak = json!({ "kty": "RSA", "kid": "1", "n": "w".repeat(171), "e": "AQAB" });
     let secret = json!({ "kty": "oct", "kid": "1", "k": b64(b"0123456789abcdef0123456789abcdef") });
+    let mut wrong_type = signer.jwk();
+    wrong_type["kty"] = json!("RSA");
     type Script = Box<dyn Fn() -> Answer + Send + Sync>;
     let scripts: Vec<(&str, Script)> = vec![
         ("cannot be fetched", Box::new(|| answer(500))),
@@ -407,6 +500,9 @@ fn what_a_bad_provider_says_is_not_believed() {
         ("not a JWK set", Box::new(|| answer(200).body("<html>"))),
         ("no usable key", Box::new(move || answer(200).body(json!({ "keys": [weak, secret] }).to_string()))),
         ("more than 262144 bytes", Box::new(|| answer(200).body(vec![b' '; 300_000]))),
+        ("more than 262144 bytes", Box::new(|| answer(200).body(vec![b' '; 8 << 20]).chunked())),
+        ("no usable key", Box::new(move || answer(200).body(json!({ "keys": [wrong_type] }).to_string()))),
+        ("no usable key", Box::new(|| answer(200).body("{\"keys\":[]}"))),
         ("cannot be fetched", Box::new(|| Answer::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"))),
         ("cannot be fetched", Box::new(Answer::hang_up)),
         (
@@ -433,6 +529,14 @@ fn what_a_bad_provider_says_is_not_believed() {
         Origin::answering(|_| answer(200).body("{\"issuer\":\"https://x.test\",\"jwks_uri\":\"http://x.test/\"}"));
     let jwt = format!("issuer = \"http://{}\", jwks = \"discover\"", liar.address());
     protected(&jwt, &origin).start().says("is the metadata of another issuer");
+    // Metadata without an end, and such that leads nowhere.
+    for (words, body) in
+        [("more than 262144 bytes", " ".repeat(8 << 20)), ("is not the metadata of a provider", "[]".into())]
+    {
+        let endless = Origin::answering(move |_| answer(200).body(&body).chunked());
+        let jwt = format!("issuer = \"http://{}\", jwks = \"discover\"", endless.address());
+        protected(&jwt, &origin).start().says(words);
+    }
     assert_eq!(origin.requests().len(), 0);
 }
 

@@ -404,7 +404,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[auth.x]\napi_key = { header = \"A\" }\nconsumer = \"claims.sub\"\n[consumer.c]\nkeys = [{ sha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }]",
-        &["only a `jwt` has claims"],
+        &["have claims that can name the caller"],
     ),
     ("[consumer.c]\nkeys = [{ sha256 = \"9f86\" }]", &["has 64 hexadecimal digits", "portcullis key new"]),
     (
@@ -421,6 +421,52 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     ("[auth.\"a b\"]\njwt = { jwks = \"https://id.test/\" }", &["cannot be the name of an auth provider"]),
     ("[auth.x]\nhmac = {}", &["this is not available in this version", ":6:"]),
+    (
+        "[auth.x]\nintrospection = { url = \"discover\", client_id = \"\", client_secret = { env = \"PORTCULLIS_NO_SUCH\" } }",
+        &["to discover the place takes an `issuer`", ":6:25"],
+    ),
+    (
+        "[auth.x]\nintrospection = { url = \"id.test\", client_id = \"\", client_secret = { env = \"PORTCULLIS_NO_SUCH\" }, ttl = \"500ms\", negative_ttl = \"2h\", timeout = \"0s\", groups = \"a\" }",
+        &[
+            "`id.test` is not a URL with https",
+            "the gateway has to say who it is",
+            "whole seconds, at most 1h",
+            "requests wait for the answer",
+            "`a` is not a claim",
+            "no variable `PORTCULLIS_NO_SUCH`",
+            "7 errors",
+        ],
+    ),
+    (
+        "[auth.x]\nintrospection = { url = \"https://id.test\", client_id = \"a\" }",
+        &["`client_secret` is missing here"],
+    ),
+    (
+        "[auth.x]\nforward = { url = \"http://id.test\" }",
+        &["which field of the service's answer names the caller", ":5:"],
+    ),
+    (
+        "[auth.x]\nforward = { url = \"id.test\", timeout = \"2m\", request_headers = [\"X-Forwarded-For\", \"Host\"], response_headers = [\"X-User\", \"Cookie\"], groups = \"claims.x-group\" }\nconsumer = \"claims.X-User\"",
+        &[
+            "`id.test` is not a URL with https",
+            "requests wait for the answer",
+            "the gateway itself says what `x-forwarded-for` is",
+            "`host` cannot be edited",
+            "no client could send `cookie` any more",
+            "`X-User` is none of the response_headers, in lower case",
+            "did you mean `x-user`?",
+            "`x-group` is none of",
+            "7 errors",
+        ],
+    ),
+    (
+        "[auth.x]\nforward = { url = \"http://id.test\", response_headers = [\"X-User\", \"Connection\"] }\nheaders = { x-user = \"{consumer}\" }\nconsumer = \"claims.x-user\"",
+        &["`X-User` is given twice", "`connection` cannot be edited", "2 errors"],
+    ),
+    (
+        "[auth.x]\nforward = { url = \"http://id.test\" }\nintrospection = { url = \"https://id.test\", client_id = \"a\", client_secret = { env = \"PATH\" } }",
+        &["knows callers in more than one way"],
+    ),
     ("[auth.x]\njwt = { jwks = \"discover\" }", &["to discover the keys takes an `issuer`"]),
     ("[auth.x]\njwt = { issuer = \"id\", jwks = \"discover\" }", &["`id` is not a URL with https", ":6:18"]),
     ("[auth.x]\njwt = { jwks = \"id.test\" }", &["`id.test` is not a URL with https"]),

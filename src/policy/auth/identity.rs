@@ -169,6 +169,12 @@ impl KeyHash {
     }
 }
 
+impl AsRef<[u8]> for KeyHash {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl FromStr for KeyHash {
     type Err = String;
 
@@ -199,6 +205,11 @@ impl Claim {
             Some(name) if !name.is_empty() => Ok(Self(name.into())),
             _ => Err(format!("`{text}` is not a claim: write \"claims.sub\"")),
         }
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.0
     }
 
     /// The claim, if it is there.
@@ -236,9 +247,11 @@ impl Identities {
     }
 }
 
-/// Adds what upstreams are told. A value that a field cannot hold leaves its field out.
+/// Adds what upstreams are told. A value that is empty, or that a field cannot hold, leaves its field out.
 fn told(mut consumer: Consumer, headers: &[(HeaderName, Template)]) -> Consumer {
-    let value = |template: &Template| HeaderValue::from_bytes(&template.render(&consumer)).ok();
+    let value = |template: &Template| {
+        HeaderValue::from_bytes(&template.render(&consumer)).ok().filter(|value| !value.is_empty())
+    };
     let fields = headers.iter().filter_map(|(name, template)| Some((name.clone(), value(template)?))).collect();
     consumer.headers = fields;
     consumer

@@ -19,15 +19,20 @@
 //! ```
 //!
 //! Of several providers the first that knows the caller decides. Two `Authorization` fields are a 400: which of them
-//! counts would depend on who reads them. A provider whose keys could not be fetched yet makes a 503, never a way in.
+//! counts would depend on who reads them. A provider that cannot be asked now makes a 503, never a way in.
 
 mod api_key;
 mod basic;
+mod claims;
 mod client_certificate;
+mod forward;
 mod identity;
+mod introspection;
 mod jwt;
 mod remembered;
+mod remote;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -39,7 +44,7 @@ use serde::Deserialize;
 
 use super::{Policy, Scope, Verdict};
 use crate::build::{Build, Node};
-use crate::facts::{Connection, Consumer, Facts};
+use crate::facts::{Consumer, Facts};
 use crate::keep;
 use crate::reply::Reply;
 use crate::types::OneOrMore;
@@ -47,7 +52,9 @@ use crate::types::template::Template;
 use api_key::{ApiKey, ApiKeyConfig, Place};
 use basic::BasicConfig;
 use client_certificate::{CertificateConfig, ClientCertificate};
+use forward::{Forward, ForwardConfig};
 use identity::{Claim, Consumers, Headers, Identities, NotYet};
+use introspection::{Introspection, IntrospectionConfig};
 use jwt::{Jwt, JwtConfig};
 
 pub use identity::KeyHash;
@@ -73,12 +80,16 @@ pub struct Providers {
 /// A way to find out who asks.
 struct Provider {
     kind: Kind,
-    headers: Headers,
+    /// The fields by which upstreams are told of callers.
+    headers: Vec<HeaderName>,
     /// What a client is told to bring (RFC 9110, section 11.6.1).
     challenge: HeaderValue,
     /// What it is told when what it brought is not good (RFC 6750, section 3).
     rejection: HeaderValue,
 }
+
+/// The files that a provider names, by key.
+const FILES: &[&str] = &["key", "file", "ca"];
 
 /// What callers are known by, and who they are.
 const TABLES: [&str; 2] = ["auth", "consumer"];
@@ -88,6 +99,8 @@ enum Kind {
     ApiKey(ApiKey),
     Basic(Identities),
     ClientCertificate(Box<ClientCertificate>),
+    Introspection(Arc<Introspection>),
+    Forward(Box<Forward>),
 }
 
 /// What a provider says of a request.
@@ -99,7 +112,9 @@ enum Judgement {
     /// Its credential is not good, for this reason.
     Wrong(&'static str),
     /// Whether its credential is good cannot be found out now.
-    Unknowable(&'static str),
+    Unknowable(Cow<'static, str>),
+    /// It is not let in, and this is the client's answer.
+    Answered(Box<Reply>),
     /// Its credentials can be understood in two ways.
     Ambiguous(&'static str),
 }
@@ -112,15 +127,13 @@ struct ProviderConfig {
     api_key: Option<ApiKeyConfig>,
     basic: Option<BasicConfig>,
     client_certificate: Option<CertificateConfig>,
+    introspection: Option<IntrospectionConfig>,
+    forward: Option<ForwardConfig>,
     consumer: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    #[serde(default, rename = "introspection")]
-    _introspection: NotYet,
     #[serde(default, rename = "hmac")]
     _hmac: NotYet,
-    #[serde(default, rename = "forward")]
-    _forward: NotYet,
     #[serde(default, rename = "oidc")]
     _oidc: NotYet,
 }
@@ -158,21 +171,26 @@ impl Policy for Auth {
             facts.consumer = Some(self.assume(*claims)?);
             return Ok(());
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
+        let now = seconds_since_1970();
         if self.apart && self.credentials(request) > 1 {
             let how = "the request has more than one credential";
             return Err(Reply::bad_request(how).because(how));
         }
-        let (mut wrong, mut unknowable) = (None, None);
+        let (mut refusal, mut unknowable) = (None, None);
         for provider in &self.providers {
-            match provider.judge(request, &facts.connection, now).await {
+            match provider.judge(request, facts, now).await {
                 Judgement::Known(consumer) => {
                     facts.consumer = Some(consumer);
                     provider.withhold(request);
                     return Ok(());
                 }
                 Judgement::Absent => {}
-                Judgement::Wrong(why) => wrong = wrong.or(Some((provider, why))),
+                Judgement::Wrong(why) => {
+                    refusal.get_or_insert_with(|| provider.refuse(why));
+                }
+                Judgement::Answered(reply) => {
+                    refusal.get_or_insert(*reply);
+                }
                 Judgement::Unknowable(why) => unknowable = unknowable.or(Some(why)),
                 Judgement::Ambiguous(how) => return Err(Reply::bad_request(how).because(how)),
             }
@@ -181,18 +199,12 @@ impl Policy for Auth {
             let detail = "it cannot be found out now who asks: try again";
             return Err(Reply::auth_unavailable(detail).retry_after(1).because(why));
         }
-        Err(match wrong {
-            Some((provider, why)) => Reply::unauthorized("the credential is not valid")
-                .because(why)
-                .with(WWW_AUTHENTICATE, provider.rejection.clone()),
-            None => {
-                let reply =
-                    Reply::unauthorized("the request has no credential").because("the request has no credential");
-                self.providers
-                    .iter()
-                    .fold(reply, |reply, provider| reply.with(WWW_AUTHENTICATE, provider.challenge.clone()))
-            }
-        })
+        Err(refusal.unwrap_or_else(|| {
+            let reply = Reply::unauthorized("the request has no credential").because("the request has no credential");
+            self.providers
+                .iter()
+                .fold(reply, |reply, provider| reply.with(WWW_AUTHENTICATE, provider.challenge.clone()))
+        }))
     }
 
     fn upstream(&self, head: &mut RequestHeader, _request: &RequestHeader, facts: &Facts) -> Verdict {
@@ -240,12 +252,12 @@ impl Providers {
             providers.insert(name.clone(), provider.map(Arc::new));
         }
         let all = providers.values().flatten().flat_map(|provider: &Arc<Provider>| provider.headers.iter());
-        let mut headers: Vec<HeaderName> = all.map(|(name, _)| name.clone()).collect();
+        let mut headers: Vec<HeaderName> = all.cloned().collect();
         headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         headers.dedup();
         let made_of = TABLES.map(|table| {
             let named = root.get(table).and_then(Node::table).into_iter().flatten();
-            named.map(|(name, entry)| (name.clone(), build.fingerprint(&entry.node, jwt::FILES).short())).collect()
+            named.map(|(name, entry)| (name.clone(), build.fingerprint(&entry.node, FILES).short())).collect()
         });
         Self { by_name: providers, headers: headers.into(), made_of }
     }
@@ -264,10 +276,75 @@ impl Providers {
     /// Starts what runs in the background, on a runtime that outlives this. To start it again changes nothing.
     pub fn start(&self, runtime: &tokio::runtime::Handle) {
         for provider in self.by_name.values().flatten() {
-            if let Kind::Jwt(jwt) = &provider.kind {
-                jwt.start(runtime);
+            match &provider.kind {
+                Kind::Jwt(jwt) => jwt.start(runtime),
+                Kind::Introspection(introspection) => introspection.start(runtime),
+                _ => {}
             }
         }
+    }
+}
+
+impl ProviderConfig {
+    /// The one kind that it is of, with its challenge; `None` after every mistake was reported.
+    fn kind(
+        &self,
+        name: &str,
+        root: &Node,
+        identities: Option<Identities>,
+        build: &mut Build<'_>,
+    ) -> Option<(Kind, String)> {
+        let kinds = [
+            self.jwt.is_some(),
+            self.api_key.is_some(),
+            self.basic.is_some(),
+            self.client_certificate.is_some(),
+            self.introspection.is_some(),
+            self.forward.is_some(),
+        ];
+        if kinds.iter().filter(|is| **is).count() > 1 {
+            build
+                .error("", "the provider knows callers in more than one way")
+                .help("make two of it: a route can name several, auth = [\"a\", \"b\"]");
+            return None;
+        }
+        let bearer = format!("Bearer realm=\"{name}\"");
+        Some(if let Some(jwt) = &self.jwt {
+            (Kind::Jwt(Box::new(Jwt::compile(name, jwt, identities?, build)?)), bearer)
+        } else if let Some(key) = &self.api_key {
+            (Kind::ApiKey(ApiKey::compile(key, identities?, build)?), format!("ApiKey realm=\"{name}\""))
+        } else if self.basic.is_some() {
+            (Kind::Basic(identities?), format!("Basic realm=\"{name}\", charset=\"UTF-8\""))
+        } else if let Some(certificate) = &self.client_certificate {
+            if !verifies_clients(root) {
+                build
+                    .error("client_certificate", "no listener asks clients for certificates")
+                    .help("give one tls.client_ca");
+            }
+            let kind = ClientCertificate::new(certificate, identities?);
+            (Kind::ClientCertificate(Box::new(kind)), format!("ClientCertificate realm=\"{name}\""))
+        } else if let Some(introspection) = &self.introspection {
+            // What it remembers is made of all that makes a consumer.
+            let mut made_of = build.fingerprint(build.node(), FILES);
+            if let Some(consumers) = root.get("consumer") {
+                made_of.add(b'c', &build.fingerprint(consumers, &[]).short().to_le_bytes());
+            }
+            let identities = identities?;
+            let kept = build.keep(&format!("auth.{name}"), made_of, |build| {
+                Introspection::compile(name, introspection, identities, build)
+            });
+            (Kind::Introspection(kept?), bearer)
+        } else if let Some(forward) = &self.forward {
+            let challenge = format!("Forward realm=\"{name}\"");
+            let named = self.consumer.is_some();
+            let kind = Forward::compile(name, forward, named, value(&challenge), identities?, build)?;
+            (Kind::Forward(Box::new(kind)), challenge)
+        } else {
+            build
+                .error("", "the provider says not how it knows callers")
+                .help("give it `jwt`, `introspection`, `api_key`, `basic`, `client_certificate` or `forward`");
+            return None;
+        })
     }
 }
 
@@ -275,8 +352,9 @@ impl Provider {
     fn compile(name: &str, root: &Node, consumers: Consumers, build: &mut Build<'_>) -> Option<Self> {
         build.check_name("an auth provider", name)?;
         let config: ProviderConfig = build.deserialize()?;
-        if config.jwt.is_none() && config.consumer.is_some() {
-            build.error("consumer", "only a `jwt` has claims that can name the caller");
+        let has_claims = config.jwt.is_some() || config.introspection.is_some() || config.forward.is_some();
+        if !has_claims && config.consumer.is_some() {
+            build.error("consumer", "only `jwt`, `introspection` and `forward` have claims that can name the caller");
         }
         if (config.api_key.is_some() || config.basic.is_some()) && !consumers.have_keys() {
             build
@@ -284,93 +362,75 @@ impl Provider {
                 .help("portcullis key new makes one; write its hash as [consumer.NAME] keys = [{ sha256 = \"…\" }]");
             return None;
         }
-        let headers = headers(&config.headers, build)?;
+        let headers = headers(&config, build)?;
         let consumers = if headers.is_empty() { consumers } else { consumers.with_headers(&headers) };
         let claim = Claim::parse(config.consumer.as_deref().unwrap_or("claims.sub"));
         let groups = Claim::parse("claims.groups").ok();
         let identities = build.or_report("consumer", claim);
         let identities = identities.map(|name| Identities { consumers, name, groups, headers: headers.clone() });
-        let (kind, challenge) = match (&config.jwt, &config.api_key, &config.basic, &config.client_certificate) {
-            (Some(jwt), None, None, None) => {
-                (Kind::Jwt(Box::new(Jwt::compile(name, jwt, identities?, build)?)), format!("Bearer realm=\"{name}\""))
-            }
-            (None, Some(key), None, None) => {
-                (Kind::ApiKey(ApiKey::compile(key, identities?, build)?), format!("ApiKey realm=\"{name}\""))
-            }
-            (None, None, Some(_), None) => {
-                (Kind::Basic(identities?), format!("Basic realm=\"{name}\", charset=\"UTF-8\""))
-            }
-            (None, None, None, Some(certificate)) => {
-                if !verifies_clients(root) {
-                    build
-                        .error("client_certificate", "no listener asks clients for certificates")
-                        .help("give one tls.client_ca");
-                }
-                let kind = ClientCertificate::new(certificate, identities?);
-                (Kind::ClientCertificate(Box::new(kind)), format!("ClientCertificate realm=\"{name}\""))
-            }
-            (None, None, None, None) => {
-                build
-                    .error("", "the provider says not how it knows callers")
-                    .help("give it `jwt`, `api_key`, `basic` or `client_certificate`");
-                return None;
-            }
-            _ => {
-                build
-                    .error("", "the provider knows callers in more than one way")
-                    .help("make two of it: a route can name several, auth = [\"a\", \"b\"]");
-                return None;
-            }
-        };
+        let (kind, challenge) = config.kind(name, root, identities, build)?;
         let rejection = match &kind {
-            Kind::Jwt(_) => format!("{challenge}, error=\"invalid_token\""),
+            Kind::Jwt(_) | Kind::Introspection(_) => format!("{challenge}, error=\"invalid_token\""),
             _ => challenge.clone(),
         };
-        let value = |text: &str| HeaderValue::from_str(text).expect("the name was checked");
+        let given = |name: &HeaderName| matches!(&kind, Kind::Forward(forward) if forward.takes(name));
+        let headers = headers.iter().map(|(name, _)| name.clone()).filter(|name| !given(name)).collect();
         Some(Self { kind, headers, challenge: value(&challenge), rejection: value(&rejection) })
     }
 
-    async fn judge(&self, request: &RequestHeader, connection: &Connection, now: u64) -> Judgement {
+    async fn judge(&self, request: &RequestHeader, facts: &Facts, now: u64) -> Judgement {
         let scheme = match &self.kind {
-            Kind::Jwt(_) => "Bearer",
+            Kind::Jwt(_) | Kind::Introspection(_) => "Bearer",
             Kind::Basic(_) => "Basic",
             Kind::ApiKey(key) => return key.judge(request),
             Kind::ClientCertificate(certificate) => {
-                let shown = connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_deref());
+                let shown = facts.connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_deref());
                 return shown.map_or(Judgement::Absent, |shown| certificate.judge(shown, now));
             }
+            Kind::Forward(forward) => return forward.judge(request, facts).await,
         };
         match (authorization(request, scheme), &self.kind) {
             (Ok(Some(token)), Kind::Jwt(jwt)) => jwt.judge(token, now).await,
+            (Ok(Some(token)), Kind::Introspection(introspection)) => {
+                introspection.judge(token, facts.rehearsal, now).await
+            }
             (Ok(Some(credentials)), Kind::Basic(identities)) => basic::judge(credentials, &identities.consumers),
             (Err(how), _) => Judgement::Ambiguous(how),
             _ => Judgement::Absent,
         }
     }
 
+    /// The answer to a credential that is not good.
+    fn refuse(&self, why: &'static str) -> Reply {
+        let reply = Reply::unauthorized("the credential is not valid").because(why);
+        reply.with(WWW_AUTHENTICATE, self.rejection.clone())
+    }
+
     /// Where its credential is, if it is in the request.
     fn place(&self) -> Option<&Place> {
         const AUTHORIZATION_FIELD: &Place = &Place::Header(AUTHORIZATION);
         match &self.kind {
-            Kind::Jwt(_) | Kind::Basic(_) => Some(AUTHORIZATION_FIELD),
+            Kind::Jwt(_) | Kind::Introspection(_) | Kind::Basic(_) => Some(AUTHORIZATION_FIELD),
             Kind::ApiKey(key) => Some(key.place()),
-            Kind::ClientCertificate(_) => None,
+            Kind::ClientCertificate(_) | Kind::Forward(_) => None,
         }
     }
 
     fn has_credential(&self, request: &RequestHeader) -> bool {
         match &self.kind {
-            Kind::Jwt(_) => !matches!(authorization(request, "Bearer"), Ok(None)),
+            Kind::Jwt(_) | Kind::Introspection(_) => !matches!(authorization(request, "Bearer"), Ok(None)),
             Kind::Basic(_) => !matches!(authorization(request, "Basic"), Ok(None)),
             Kind::ApiKey(key) => !matches!(key.place().value(request), Ok(None)),
-            Kind::ClientCertificate(_) => false,
+            Kind::ClientCertificate(_) | Kind::Forward(_) => false,
         }
     }
 
-    /// Takes a credential that is as good as a password out of the request: the upstream has no use for it.
+    /// Takes a credential out of the request that is as good as a password, or that was exchanged for another.
     fn withhold(&self, request: &mut RequestHeader) {
-        if let (Kind::ApiKey(_) | Kind::Basic(_), Some(place)) = (&self.kind, self.place()) {
-            place.take(request);
+        match (&self.kind, self.place()) {
+            (Kind::ApiKey(_) | Kind::Basic(_), Some(place)) => place.take(request),
+            (Kind::Forward(forward), _) => forward.withhold(request),
+            _ => {}
         }
     }
 
@@ -380,18 +440,25 @@ impl Provider {
             Kind::ApiKey(key) => key.assume(claims),
             Kind::Basic(identities) => identities.of(claims),
             Kind::ClientCertificate(certificate) => certificate.assume(claims),
+            Kind::Introspection(introspection) => introspection.assume(claims),
+            Kind::Forward(forward) => forward.assume(claims),
         }
     }
 }
 
 /// What upstreams are told of callers; `None` after every mistake was reported.
-fn headers(config: &BTreeMap<String, String>, build: &mut Build<'_>) -> Option<Headers> {
+fn headers(config: &ProviderConfig, build: &mut Build<'_>) -> Option<Headers> {
     let before = build.errors();
-    let mut headers = Vec::new();
-    for (name, text) in config {
-        let key = format!("headers.{name}");
+    let mut headers: Vec<(HeaderName, Template)> = Vec::new();
+    let written = config.headers.iter().map(|(name, text)| (format!("headers.{name}"), name.as_str(), text.clone()));
+    let answered = config.forward.iter().flat_map(ForwardConfig::headers).enumerate();
+    let answered = answered.map(|(i, (name, text))| (format!("forward.response_headers[{i}]"), name, text));
+    for (key, name, text) in written.chain(answered) {
         let field = super::edits::field(name, &key, build);
-        match build.or_report(&key, Template::parse(text, &[])) {
+        if field.as_ref().is_some_and(|field| headers.iter().any(|(other, _)| other == field)) {
+            build.error(&key, format!("`{name}` is given twice"));
+        }
+        match build.or_report(&key, Template::parse(&text, &[])) {
             Some(template) if template.is_about_caller() => headers.extend(field.zip(Some(template))),
             Some(_) => {
                 let message = "what is told of a caller is made of {consumer}, {consumer.groups} and {claims.NAME}";
@@ -401,6 +468,14 @@ fn headers(config: &BTreeMap<String, String>, build: &mut Build<'_>) -> Option<H
         }
     }
     (build.errors() == before).then(|| headers.into())
+}
+
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("the name of a provider was checked")
+}
+
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
 }
 
 /// Whether any listener verifies certificates of clients.

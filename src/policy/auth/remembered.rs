@@ -16,33 +16,33 @@ const PLACES: usize = 4096;
 /// Longer credentials are looked into every time.
 const LONGEST: usize = 4096;
 
-pub(super) struct Remembered {
+pub(super) struct Remembered<T = Consumer> {
     hasher: RandomState,
-    places: Box<[ArcSwapOption<Entry>]>,
+    places: Box<[ArcSwapOption<Entry<T>>]>,
 }
 
-struct Entry {
+struct Entry<T> {
     credential: Box<[u8]>,
     /// Of the keys that it was checked with.
     generation: u64,
     /// Seconds since 1970: from then on it is not good any more.
     until: u64,
-    consumer: Arc<Consumer>,
+    found: Arc<T>,
 }
 
-impl Remembered {
-    /// Whose credential it is, if it was checked with these keys and is still good.
-    pub(super) fn find(&self, credential: &[u8], generation: u64, now: u64) -> Option<Arc<Consumer>> {
+impl<T> Remembered<T> {
+    /// What was found of a credential, if it was checked with these keys and that still holds.
+    pub(super) fn find(&self, credential: &[u8], generation: u64, now: u64) -> Option<Arc<T>> {
         let place = self.place(credential);
         [place, place ^ 1].into_iter().find_map(|place| {
             let entry = self.places[place].load();
             let entry = entry.as_ref().filter(|entry| *entry.credential == *credential)?;
-            entry.is_good(generation, now).then(|| entry.consumer.clone())
+            entry.is_good(generation, now).then(|| entry.found.clone())
         })
     }
 
-    /// Remembers one that is good `until` then.
-    pub(super) fn put(&self, credential: &[u8], generation: u64, now: u64, until: u64, consumer: &Arc<Consumer>) {
+    /// Remembers what was found of one, which holds `until` then.
+    pub(super) fn put(&self, credential: &[u8], generation: u64, now: u64, until: u64, found: &Arc<T>) {
         if credential.len() > LONGEST {
             return;
         }
@@ -52,7 +52,7 @@ impl Remembered {
             entry.as_ref().is_none_or(|entry| *entry.credential == *credential || !entry.is_good(generation, now))
         };
         let place = [place, place ^ 1].into_iter().find(free).unwrap_or(place);
-        let entry = Entry { credential: credential.into(), generation, until, consumer: consumer.clone() };
+        let entry = Entry { credential: credential.into(), generation, until, found: found.clone() };
         self.places[place].store(Some(Arc::new(entry)));
     }
 
@@ -61,13 +61,13 @@ impl Remembered {
     }
 }
 
-impl Default for Remembered {
+impl<T> Default for Remembered<T> {
     fn default() -> Self {
         Self { hasher: RandomState::default(), places: (0..PLACES).map(|_| ArcSwapOption::empty()).collect() }
     }
 }
 
-impl Entry {
+impl<T> Entry<T> {
     fn is_good(&self, generation: u64, now: u64) -> bool {
         self.generation == generation && now < self.until
     }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_credential_is_remembered_until_it_or_its_key_is_gone() {
-        let table = Remembered::default();
+        let table = Remembered::<Consumer>::default();
         let alice = Arc::new(Consumer { name: "alice".into(), ..Consumer::default() });
         table.put(b"token", 1, 10, 20, &alice);
         assert!(table.find(b"token", 1, 19).is_some_and(|found| Arc::ptr_eq(&found, &alice)));
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let table = Remembered::default();
+        let table = Remembered::<Consumer>::default();
         let alice = Arc::new(Consumer::default());
         for i in 0..3 * PLACES as u64 {
             table.put(&i.to_le_bytes(), 1, 0, 1, &alice);

@@ -110,6 +110,16 @@ pub fn python(script: &str) -> Command {
     command
 }
 
+/// A script of `tests/parts` for Node.js, beside the packages that it needs.
+#[track_caller]
+pub fn node(script: &str) -> Command {
+    let parts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts");
+    assert!(parts.join("node_modules").exists(), "there are no packages of npm; {INSTALL}");
+    let mut command = Command::new("node");
+    command.arg(parts.join(script));
+    command
+}
+
 /// Runs a program to its end, which has to be a good one; gives what it wrote to standard output.
 #[track_caller]
 pub fn output(command: &mut Command) -> String {

@@ -9,14 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
-use http::Request;
-use http::header::ACCEPT;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use super::super::remote;
 use super::key::Key;
 use crate::client::Client;
 
@@ -144,25 +141,10 @@ impl Remote {
 
     async fn fetch(&self) -> Result<Vec<Key>, String> {
         let set = match &self.place {
-            Place::Url(url) => self.read(url).await?,
+            Place::Url(url) => remote::read(&self.client, url).await?,
             Place::Discover(issuer) => {
-                #[derive(Deserialize)]
-                struct Metadata {
-                    issuer: String,
-                    jwks_uri: String,
-                }
-                let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-                let metadata = self.read(&url).await?;
-                let metadata: Metadata = serde_json::from_slice(&metadata)
-                    .map_err(|error| format!("{url} is not the metadata of a provider: {error}"))?;
-                if metadata.issuer != *issuer {
-                    return Err(format!("{url} is the metadata of another issuer"));
-                }
-                // Who serves the metadata over TLS does not get to choose a way without it.
-                if issuer.starts_with("https:") && !metadata.jwks_uri.starts_with("https:") {
-                    return Err(format!("{url} names keys that are not served by https"));
-                }
-                self.read(&metadata.jwks_uri).await?
+                let url = remote::discover(&self.client, issuer, "jwks_uri").await?;
+                remote::read(&self.client, &url).await?
             }
         };
         let (keys, left_out) = Key::set(&set)?;
@@ -171,16 +153,6 @@ impl Remote {
         }
         left_out.iter().for_each(|why| log::debug!("a key of the provider {} is left out: {why}", self.name));
         Ok(keys)
-    }
-
-    async fn read(&self, url: &str) -> Result<Bytes, String> {
-        let request = Request::get(url).header(ACCEPT, "application/json").body(Bytes::new());
-        let request = request.map_err(|_| "the provider names a URL that is none".to_owned())?;
-        let answer = self.client.exchange(request).await.map_err(|error| format!("{url}: {error}"))?;
-        match answer.status().as_u16() {
-            200 => Ok(answer.into_body()),
-            status => Err(format!("{url}: the status {status}")),
-        }
     }
 }
 

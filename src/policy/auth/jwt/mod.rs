@@ -21,11 +21,10 @@ mod key;
 mod keys;
 mod token;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::Value;
@@ -33,8 +32,8 @@ use serde_json::Value;
 use super::Judgement;
 use super::identity::{self, Identities};
 use super::remembered::Remembered;
+use super::{FILES, claims, remote};
 use crate::build::Build;
-use crate::client::Client;
 use crate::facts::Consumer;
 use crate::types::{OneOrMore, Secret, Timespan};
 use key::{Algorithm, Key, shortest_secret};
@@ -73,9 +72,6 @@ enum JwksConfig {
     File(PathBuf),
 }
 
-/// The files that a `jwt` names, by key.
-pub(super) const FILES: &[&str] = &["key", "file", "ca"];
-
 /// A compiled `jwt`.
 pub(super) struct Jwt {
     keys: Arc<Keys>,
@@ -101,6 +97,8 @@ fn cool_down() -> Timespan {
 }
 
 const LONGEST_LEEWAY: Timespan = Timespan::from_secs(600);
+const EXPOSED: Option<&str> =
+    Some("keys that come without TLS can be exchanged on the way, and then anybody's tokens are good");
 const SHORTEST_REFRESH: Timespan = Timespan::from_secs(1);
 
 impl Jwt {
@@ -137,11 +135,14 @@ impl Jwt {
             return None;
         }
         let rules = Rules {
-            issuer: config.issuer.as_deref().map(Into::into),
-            audience: config.audience.0.iter().map(|audience| audience.as_str().into()).collect(),
+            claims: claims::Rules {
+                issuer: config.issuer.as_deref().map(Into::into),
+                issuer_is_named: true,
+                audience: config.audience.0.iter().map(|audience| audience.as_str().into()).collect(),
+                required: config.required.iter().map(|claim| claim.as_str().into()).collect(),
+            },
             algorithms,
             leeway: config.leeway.0.as_secs(),
-            required: config.required.iter().map(|claim| claim.as_str().into()).collect(),
             types: config.types.iter().map(|name| name.as_str().into()).collect(),
         };
         Some(Self { keys: keys?, rules, identities, remembered: Remembered::default() })
@@ -182,7 +183,7 @@ impl Jwt {
             Some(set) => set,
             None => match self.keys.renewed(None).await {
                 Some(set) => set,
-                None => return Judgement::Unknowable("there are no keys of the provider yet"),
+                None => return Judgement::Unknowable("there are no keys of the provider yet".into()),
             },
         };
         let set = match self.signature(&token, &known) {
@@ -248,12 +249,12 @@ fn keys(name: &str, config: &JwtConfig, build: &mut Build<'_>) -> Option<Keys> {
                 build.error("jwt.jwks", "to discover the keys takes an `issuer`");
                 return None;
             };
-            check_url("jwt.issuer", issuer, build)?;
-            return remote(name, Place::Discover(issuer.clone()), config, build);
+            remote::check_url("jwt.issuer", issuer, EXPOSED, build)?;
+            return fetched(name, Place::Discover(issuer.clone()), config, build);
         }
         (None, None, Some(JwksConfig::Url(url))) => {
-            check_url("jwt.jwks", url, build)?;
-            return remote(name, Place::Url(url.clone()), config, build);
+            remote::check_url("jwt.jwks", url, EXPOSED, build)?;
+            return fetched(name, Place::Url(url.clone()), config, build);
         }
         (None, None, None) => {
             build
@@ -283,47 +284,16 @@ fn check_algorithms(keys: &[Key], config: &JwtConfig, build: &mut Build<'_>) {
     }
 }
 
-fn check_url(key: &str, text: &str, build: &mut Build<'_>) -> Option<()> {
-    let url = text.parse::<Uri>().ok().filter(|url| url.host().is_some_and(|host| !host.is_empty()));
-    match url.as_ref().and_then(Uri::scheme_str).zip(url.as_ref().and_then(Uri::host)) {
-        Some(("https", _)) => Some(()),
-        Some(("http", host)) => {
-            if !matches!(host, "localhost" | "[::1]") && !host.starts_with("127.") {
-                build
-                    .warning(
-                        key,
-                        "keys that come without TLS can be exchanged on the way, and then anybody's tokens are good",
-                    )
-                    .help("use https");
-            }
-            Some(())
-        }
-        _ => {
-            build.error(key, format!("`{text}` is not a URL with https"));
-            None
-        }
-    }
-}
-
-fn remote(name: &str, place: Place, config: &JwtConfig, build: &mut Build<'_>) -> Option<Keys> {
+fn fetched(name: &str, place: Place, config: &JwtConfig, build: &mut Build<'_>) -> Option<Keys> {
     if config.algorithms.iter().flatten().any(|algorithm| shortest_secret(*algorithm).is_some()) {
         build
             .error("jwt.algorithms", "HS256 and its like take a shared secret, and published keys are none")
             .help("use the algorithms of the provider, such as RS256 or ES256");
         return None;
     }
-    let roots = match &config.ca {
-        Some(path) => Some(authorities(path, build)?),
-        None => None,
-    };
-    let client = Client::new(roots.as_deref(), keys::LONGEST, keys::LARGEST);
+    let client = remote::client("jwt.ca", config.ca.as_deref(), keys::LONGEST, keys::LARGEST, build)?;
     let (refresh, cool_down): (Duration, Duration) = (config.refresh.into(), config.cool_down.into());
     Some(Keys::of(Remote::new(name, place, client, refresh, cool_down)))
-}
-
-fn authorities(path: &Path, build: &mut Build<'_>) -> Option<Vec<Vec<u8>>> {
-    let chain = build.certificates("jwt.ca", path)?;
-    Some(chain.into_iter().map(|der| der.to_vec()).collect())
 }
 
 impl<'de> Deserialize<'de> for JwksConfig {

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::super::claims;
 use super::key::{Algorithm, Key};
 
 /// Bytes of the longest token that is looked at.
@@ -25,12 +26,10 @@ pub(super) struct Token<'t> {
 
 /// What must hold of a token.
 pub(super) struct Rules {
-    pub(super) issuer: Option<Box<str>>,
-    pub(super) audience: Vec<Box<str>>,
+    pub(super) claims: claims::Rules,
     /// Where nothing is said of it, what is usual for the key.
     pub(super) algorithms: Option<Vec<Algorithm>>,
     pub(super) leeway: u64,
-    pub(super) required: Vec<Box<str>>,
     pub(super) types: Vec<Box<str>>,
 }
 
@@ -68,7 +67,8 @@ impl<'t> Token<'t> {
             return Err("the token has not three parts");
         };
         let decoded = |part: &[u8]| URL_SAFE_NO_PAD.decode(part).map_err(|_| "a part of the token is not base64url");
-        let header: Header = serde_json::from_slice(&decoded(&text[..first])?)
+        let header = claims::object(&decoded(&text[..first])?)
+            .and_then(|header| Header::deserialize(Value::Object(header)))
             .map_err(|_| "the token's header is not one of a signed token")?;
         if header.crit.is_some() || header.b64 == Some(false) || header.enc.is_some() || header.zip.is_some() {
             return Err("the token's header asks for what is not understood");
@@ -87,7 +87,7 @@ impl<'t> Token<'t> {
                 return Err("the token is of another type");
             }
         }
-        let claims = serde_json::from_slice(&decoded(&text[first + 1..second])?)
+        let claims = claims::object(&decoded(&text[first + 1..second])?)
             .map_err(|_| "the token's claims are not a JSON object")?;
         let signature = &text[second + 1..];
         decoded(signature)?;
@@ -100,37 +100,19 @@ impl<'t> Token<'t> {
     /// # Errors
     /// What of its claims does not hold.
     pub(super) fn holds(&self, rules: &Rules, now: u64) -> Result<u64, &'static str> {
-        let time = |name: &str| match self.claims.get(name) {
-            None => Ok(None),
-            Some(value) => value.as_f64().map(|time| Some(time as u64)).ok_or("a time in the token is not a number"),
-        };
+        let time = |name: &str| claims::time(&self.claims, name);
         let until = time("exp")?.ok_or("the token says not when it expires")?.saturating_add(rules.leeway);
         if now >= until {
             return Err("the token is expired");
         }
-        if time("nbf")?.is_some_and(|from| from > now.saturating_add(rules.leeway)) {
+        let latest = now.saturating_add(rules.leeway);
+        if time("nbf")?.is_some_and(|from| from > latest) {
             return Err("the token is not valid yet");
         }
-        if let Some(issuer) = &rules.issuer
-            && self.claims.get("iss").and_then(Value::as_str) != Some(issuer)
-        {
-            return Err("the token is from another issuer");
+        if time("iat")?.is_some_and(|made| made > latest) {
+            return Err("the token is from the future");
         }
-        let ours = |audience: &Value| {
-            audience.as_str().is_some_and(|audience| rules.audience.iter().any(|ours| **ours == *audience))
-        };
-        let meant = match self.claims.get("aud") {
-            Some(Value::Array(all)) => all.iter().any(ours),
-            Some(one) => ours(one),
-            None => rules.audience.is_empty(),
-        };
-        if !meant {
-            return Err("the token is for another audience");
-        }
-        match rules.required.iter().all(|claim| self.claims.get(&**claim).is_some_and(|value| !value.is_null())) {
-            true => Ok(until),
-            false => Err("the token lacks a required claim"),
-        }
+        rules.claims.hold(&self.claims).map(|()| until)
     }
 
     /// Whether one of the keys made the signature.
