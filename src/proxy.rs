@@ -32,8 +32,10 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::facts::Facts;
 use crate::gateway::{Choice, Destination, Gateway, Route};
+use crate::policy::Terms;
 use crate::reply::Reply;
-use crate::upstream::{Failure, Pick, Pool, Tried};
+use crate::types::Failure;
+use crate::upstream::{Pick, Pool, Timeouts, Tried};
 use patience::Patience;
 
 pub use direct::{Direct, Served, Wire};
@@ -91,16 +93,34 @@ impl Ctx {
         }
     }
 
-    fn facts(&self) -> Result<&Facts> {
-        self.facts.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no facts were gathered"))
-    }
-
     fn pool(&self) -> Option<&Arc<Pool>> {
         match self.route.as_ref().map(|route| &route.destination) {
             Some(Destination::Upstream(pool)) => Some(pool),
             Some(Destination::Split(split)) => Some(split.pool(self.choice)),
             _ => None,
         }
+    }
+
+    /// What the route's policies say of the exchange.
+    fn terms(&self) -> Option<&Terms> {
+        self.route.as_ref().map(|route| route.chain.terms())
+    }
+
+    /// Bytes that the request's body may have.
+    fn max_body(&self) -> Option<u64> {
+        let listener = self.facts.as_ref().and_then(|facts| facts.connection.listener.limits.max_body);
+        listener.into_iter().chain(self.terms().and_then(|terms| terms.max_body)).min()
+    }
+
+    /// The longest that things may take: what the route says, and else what the upstream does.
+    fn timeouts(&self) -> Option<Timeouts> {
+        let (all, own) = (self.pool()?.timeouts(), &self.terms()?.timeout);
+        Some(Timeouts {
+            connect: own.connect.unwrap_or(all.connect),
+            first_byte: own.first_byte.unwrap_or(all.first_byte),
+            idle: own.idle.unwrap_or(all.idle),
+            total: own.total.or(all.total),
+        })
     }
 
     /// The upstreams that the request may go to.
@@ -174,7 +194,7 @@ impl ProxyHttp for Proxy {
         }
         let Some(body) = body else { return Ok(()) };
         ctx.body += body.len() as u64;
-        match ctx.facts()?.connection.listener.limits.max_body {
+        match ctx.max_body() {
             Some(most) if ctx.body > most => {
                 Err(Error::explain(ErrorType::HTTPStatus(413), format!("the body has more than {most} bytes"))
                     .into_down())
@@ -218,9 +238,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         if !end && ctx.patience.is_over() {
-            return Err(
-                Error::explain(ErrorType::ReadTimedout, "the exchange took longer than `timeouts.total`").into_up()
-            );
+            return Err(Error::explain(ErrorType::ReadTimedout, "the exchange took longer than its total").into_up());
         }
         patience::went_on(ctx);
         Ok(None)

@@ -313,9 +313,13 @@ fn leaves(node: &Node, path: &mut Vec<String>, visit: &mut impl FnMut(&[String],
     }
 }
 
+/// A short value stands where the table would that it is short for.
 fn stands_in(layer: &Layer<'_>, path: &[String], leaf: &Node) -> bool {
-    let found = path.iter().try_fold(layer.node, |node, key| node.get(key));
-    found.is_some_and(|node| node.place == leaf.place)
+    let mut nodes = path.iter().scan(layer.node, |node, key| {
+        *node = node.get(key)?;
+        Some(*node)
+    });
+    nodes.any(|node| node.place == leaf.place)
 }
 
 /// A value as the file has it, with stars for secrets.

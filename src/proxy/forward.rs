@@ -12,7 +12,8 @@ use pingora_proxy::Session;
 
 use super::{Attempt, Ctx, forwarded, patience};
 use crate::policy::Verdict;
-use crate::upstream::{Failure, ForwardedStyle, Pool};
+use crate::types::Failure;
+use crate::upstream::{ForwardedStyle, Pool};
 
 /// The pool that the request goes to, whose name is known from here on.
 pub(super) fn pool(ctx: &mut Ctx) -> Option<Arc<Pool>> {
@@ -41,7 +42,7 @@ pub(super) fn choose(ctx: &mut Ctx, request: &RequestHeader) -> bool {
     }
     ctx.tried.add(&pick);
     ctx.attempt = Some(Attempt { pick, started, answered: false });
-    patience::begin(ctx, request, &pool);
+    patience::begin(ctx, request);
     true
 }
 
@@ -55,6 +56,11 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>
     };
     let mut peer = attempt.pick.peer();
     peer.options.read_timeout = patience::longest_silence(ctx);
+    if let Some(timeouts) = ctx.timeouts() {
+        peer.options.connection_timeout = Some(timeouts.connect);
+        peer.options.total_connection_timeout = Some(timeouts.connect);
+        peer.options.write_timeout = Some(timeouts.first_byte);
+    }
     Ok(peer)
 }
 
@@ -177,7 +183,10 @@ fn may_retry(method: &Method, untouched: bool, ctx: &Ctx, failure: Failure, reus
     if reused && failure == Failure::Reset {
         return idempotent && facts.attempts < 8;
     }
-    let policy = pool.retry();
+    let (attempts, on) = pool.retry();
+    let own = ctx.terms().map(|terms| &terms.retry);
+    let attempts = own.and_then(|own| own.attempts).unwrap_or(attempts);
+    let on = own.and_then(|own| own.on.as_ref()).unwrap_or(on);
     let safe = idempotent || matches!(failure, Failure::Connect | Failure::ConnectTimeout);
-    safe && facts.attempts <= policy.attempts && policy.allows(failure) && !pool.is_broken() && pool.budget().withdraw()
+    safe && facts.attempts <= attempts && on.has(failure) && !pool.is_broken() && pool.budget().withdraw()
 }

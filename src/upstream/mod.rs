@@ -56,7 +56,7 @@ use tokio::task::JoinHandle;
 
 use crate::build::Build;
 use crate::telemetry::metrics::traffic::{BreakerSeries, Failed, Meter};
-use crate::types::Timespan;
+use crate::types::{Failure, Failures, Timespan};
 use balance::Set;
 use config::{Address, BalanceConfig};
 
@@ -68,7 +68,7 @@ pub use config::{ForwardedStyle, UpstreamConfig};
 pub use h1::{Idle, Server};
 pub use hash::{HashSource, cookie, hash};
 use outlier::Outlier;
-pub use retry::{Budget, Failure, Policy};
+pub use retry::Budget;
 
 /// A pool of servers.
 pub struct Pool {
@@ -79,7 +79,6 @@ pub struct Pool {
     set: ArcSwap<Set>,
     next_id: AtomicUsize,
     drains: Drains,
-    retry: Policy,
     budget: Budget,
     outlier: Option<Outlier>,
     breaker: Option<(Breaker, BreakerSeries)>,
@@ -152,7 +151,6 @@ impl Pool {
             set: ArcSwap::from_pointee(Set::new(Vec::new())),
             next_id: AtomicUsize::new(0),
             drains: Drains::new(&config.servers),
-            retry: Policy::new(&config.retry),
             budget: Budget::new(config.retry.budget.0),
             outlier: config.outlier.clone().map(Outlier::new),
             breaker: config.breaker.clone().map(|config| (Breaker::new(config, Instant::now()), meter.breaker(name))),
@@ -304,12 +302,12 @@ impl Pool {
         self.config.forwarded
     }
 
-    /// Which failures are tried again.
-    pub fn retry(&self) -> &Policy {
-        &self.retry
+    /// How many further tries a request has after the first, and after which failures.
+    pub fn retry(&self) -> (u32, &Failures) {
+        (self.config.retry.attempts, &self.config.retry.on)
     }
 
-    /// How many may be.
+    /// How many retries there may be over all requests.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }

@@ -41,3 +41,4 @@ mod tls;
 mod traces;
 mod upgrade;
 mod upstreams;
+mod validate;

@@ -203,7 +203,7 @@ impl<C: Client> Exchange<'_, C> {
                 Poll::Ready(Ok(data)) => ctx.body += data,
             }
             self.waiting = Waiting::Nobody;
-            if let Some(most) = self.client.connection().listener.limits.max_body
+            if let Some(most) = ctx.max_body()
                 && ctx.body > most
             {
                 server.unsent.clear();

@@ -32,7 +32,8 @@ use crate::facts::Connection;
 use crate::gateway::Gateway;
 use crate::http1::{Framing, keeps_alive, parse_request};
 use crate::reply::Reply;
-use crate::upstream::{Failure, Idle, Server};
+use crate::types::Failure;
+use crate::upstream::{Idle, Server};
 
 pub use self::http1::Wire;
 
@@ -160,7 +161,7 @@ impl Direct {
     /// Asks one server after the other, as far as that is allowed.
     async fn forward<C: Client>(&self, exchange: &mut Exchange<'_, C>, ctx: &mut Ctx) -> Result<(), Fault> {
         let method = &exchange.request.method;
-        let Some(pool) = ctx.pool().cloned() else {
+        let (Some(pool), Some(timeouts)) = (ctx.pool().cloned(), ctx.timeouts()) else {
             return Err(Fault::Reply(Reply::internal("the route has no upstream")));
         };
         loop {
@@ -172,7 +173,7 @@ impl Direct {
             };
             let (mut server, reused) = match self.idle.take(&backend) {
                 Some(server) => (server, true),
-                None => match Server::connect(&backend, pool.timeouts().connect).await {
+                None => match Server::connect(&backend, timeouts.connect).await {
                     Ok(server) => (server, false),
                     Err(error) => {
                         let late = error.kind() == io::ErrorKind::TimedOut;
