@@ -15,6 +15,7 @@ mod direct;
 mod forward;
 mod forwarded;
 mod log_line;
+mod mirror;
 mod patience;
 mod rehearsal;
 
@@ -39,11 +40,13 @@ use crate::upstream::{Pick, Pool, Timeouts, Tried};
 use patience::Patience;
 
 pub use direct::{Direct, Served, Wire};
+pub use mirror::Mirrors;
 pub use rehearsal::{End, Outcome};
 
 /// The gateway as Pingora sees it; every worker has one of its own over the same configuration.
 pub struct Proxy {
     gateway: Arc<ArcSwap<Gateway>>,
+    mirrors: Arc<Mirrors>,
 }
 
 /// What lives for one request.
@@ -62,6 +65,8 @@ pub struct Ctx {
     body: u64,
     /// How long the upstream is waited for.
     patience: Patience,
+    /// The copy of the request that is being made, if one is.
+    copy: Option<Box<mirror::Copy>>,
 }
 
 /// One try at one server.
@@ -72,9 +77,10 @@ struct Attempt {
 }
 
 impl Proxy {
-    /// A proxy over the configuration that `gateway` holds at the time of each request.
-    pub fn new(gateway: Arc<ArcSwap<Gateway>>) -> Self {
-        Self { gateway }
+    /// A proxy over the configuration that `gateway` holds at the time of each request, with the copies of its
+    /// worker's short way.
+    pub fn new(gateway: Arc<ArcSwap<Gateway>>, mirrors: Arc<Mirrors>) -> Self {
+        Self { gateway, mirrors }
     }
 }
 
@@ -90,6 +96,7 @@ impl Ctx {
             stopped: None,
             body: 0,
             patience: Patience::default(),
+            copy: None,
         }
     }
 
@@ -192,19 +199,22 @@ impl ProxyHttp for Proxy {
             true => patience::sent(ctx),
             false => patience::went_on(ctx),
         }
-        let Some(body) = body else { return Ok(()) };
-        ctx.body += body.len() as u64;
-        match ctx.max_body() {
-            Some(most) if ctx.body > most => {
-                Err(Error::explain(ErrorType::HTTPStatus(413), format!("the body has more than {most} bytes"))
-                    .into_down())
+        if let Some(body) = body {
+            ctx.body += body.len() as u64;
+            if let Some(most) = ctx.max_body().filter(|most| ctx.body > *most) {
+                let why = format!("the body has more than {most} bytes");
+                return Err(Error::explain(ErrorType::HTTPStatus(413), why).into_down());
             }
-            _ => Ok(()),
+            mirror::part(body, ctx);
         }
+        if end {
+            mirror::whole_plain(ctx);
+        }
+        Ok(())
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        forward::peer(session, ctx)
+        forward::peer(session, &self.mirrors, ctx)
     }
 
     async fn upstream_request_filter(

@@ -83,6 +83,7 @@ pub(super) struct Explanation {
     stopped_by: Option<String>,
     answer: Option<Answer>,
     sent: Option<Sent>,
+    mirror: Option<Mirrored>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -132,6 +133,14 @@ struct Sent {
     servers: Vec<String>,
     /// The request line and the header fields.
     head: Vec<String>,
+}
+
+/// Who may get a copy.
+#[derive(Serialize, Deserialize)]
+struct Mirrored {
+    upstream: String,
+    share: f64,
+    servers: Vec<String>,
 }
 
 const MOST_MISSES: usize = 8;
@@ -210,6 +219,11 @@ pub(super) fn explain(
     let policies =
         policies.map(|node| policies_of(node, &names, gateway, &loaded.root, &mut build)).unwrap_or_default();
     let (answer, sent) = ends(&outcome);
+    let mirror = outcome.mirror().map(|mirror| Mirrored {
+        upstream: mirror.pool.name().to_owned(),
+        share: mirror.share,
+        servers: servers(&mirror.pool),
+    });
     Ok(Explanation {
         request: url,
         listener,
@@ -223,6 +237,7 @@ pub(super) fn explain(
         stopped_by: outcome.stopped_by().map(str::to_owned),
         answer,
         sent,
+        mirror,
     })
 }
 
@@ -444,6 +459,9 @@ impl fmt::Display for Explanation {
             let upstream = self.upstream.as_deref().unwrap_or("");
             writeln!(f, "\nSent to the upstream {upstream} ({})", sent.servers.join(", "))?;
             sent.head.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        if let Some(Mirrored { upstream, share, servers }) = &self.mirror {
+            writeln!(f, "\nA share of {share} is copied to the upstream {upstream} ({})", servers.join(", "))?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::admin::{Access, Admin};
 use crate::config::Loaded;
 use crate::facts::Connection;
 use crate::gateway::Gateway;
-use crate::proxy::{Direct, Proxy};
+use crate::proxy::{Direct, Mirrors, Proxy};
 use crate::reply::Reply;
 use crate::server::handover::Inherited;
 use crate::server::listener::Address;
@@ -150,7 +150,10 @@ impl Started {
         let (end, ends) = mpsc::unbounded_channel();
         let serve = || -> std::io::Result<_> {
             let gateway = current.clone();
-            let proxies = move || (http_proxy(gateway.clone()), Some(Direct::new(gateway.clone())));
+            let proxies = move || {
+                let direct = Direct::new(gateway.clone());
+                (http_proxy(gateway.clone(), direct.mirrors()), Some(direct))
+            };
             let running = Arc::new(Running {
                 file: file.map(Path::to_owned),
                 current: current.clone(),
@@ -327,9 +330,9 @@ async fn until_the_end(running: &Arc<Running>, ends: &mut mpsc::UnboundedReceive
 }
 
 /// A worker's proxy, with its own pool of upstream connections.
-fn http_proxy(gateway: Arc<ArcSwap<Gateway>>) -> pingora_proxy::HttpProxy<Proxy> {
+fn http_proxy(gateway: Arc<ArcSwap<Gateway>>, mirrors: Arc<Mirrors>) -> pingora_proxy::HttpProxy<Proxy> {
     let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 1024, max_retries: 16, ..ServerConf::default() };
-    pingora_proxy::http_proxy(&Arc::new(conf), Proxy::new(gateway))
+    pingora_proxy::http_proxy(&Arc::new(conf), Proxy::new(gateway, mirrors))
 }
 
 /// Answers and logs what never became a request.

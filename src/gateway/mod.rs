@@ -20,6 +20,7 @@
 
 mod config;
 pub mod matcher;
+mod mirror;
 pub mod origin;
 mod reply;
 mod split;
@@ -31,7 +32,7 @@ use http::HeaderName;
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
 use crate::keep;
-use crate::policy::{self, Chain, Providers, Scope};
+use crate::policy::{self, Chain, MirrorTerms, Providers, Scope};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Words;
 use crate::telemetry::metrics::traffic::{Meter, RouteSeries};
@@ -41,6 +42,7 @@ use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
 use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, RequestView, RouteSpec, ValueTest};
 
 pub use config::ValueMatch;
+pub use mirror::Mirror;
 pub use reply::Canned;
 pub use split::{Choice, Split};
 
@@ -70,6 +72,8 @@ pub struct Route {
     pub chain: Chain,
     /// Where its requests go.
     pub destination: Destination,
+    /// Who gets copies of them.
+    pub mirror: Option<Mirror>,
     /// What is counted of it.
     pub counts: RouteSeries,
     /// What the configuration says of it, bundles and defaults included.
@@ -318,11 +322,17 @@ impl Routes<'_> {
         // Without its path a route's captures are not known: its policies would be reported for nothing.
         let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, build));
         let destination = self.destination(&config, &scope, build);
+        let mirror = chain.as_ref().and_then(|chain| chain.terms().mirror.as_ref());
+        let mirror = mirror.map(|terms| self.mirror(terms, &layers, build));
         let (spec, chain, destination) = (spec?, chain?, destination?);
+        let mirror = match mirror {
+            Some(mirror) => Some(mirror?),
+            None => None,
+        };
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
         let made_of = layers.iter().map(|layer| build.fingerprint(layer, &[]).short()).collect();
         let counts = self.meter.route(&name);
-        whole.then_some((Route { name, matches, chain, destination, counts, made_of }, spec))
+        whole.then_some((Route { name, matches, chain, destination, mirror, counts, made_of }, spec))
     }
 
     fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {
@@ -364,6 +374,13 @@ impl Routes<'_> {
                 None
             }
         }
+    }
+
+    fn mirror(&mut self, terms: &MirrorTerms, layers: &[&Node], build: &mut Build<'_>) -> Option<Mirror> {
+        build.within_detached(&policy::effective("mirror", layers)?, |build| {
+            let pool = self.pool("upstream", &terms.upstream, build)?;
+            Mirror::compile(terms, pool, self.meter, build)
+        })
     }
 
     /// The upstream that a key names; `None` where it has mistakes, or after a report that there is none.

@@ -147,6 +147,7 @@ mod by;
 mod concurrency;
 mod cors;
 mod edits;
+mod mirror;
 mod rate_limit;
 mod request;
 mod response;
@@ -157,6 +158,7 @@ mod validate;
 mod when;
 
 pub use auth::{KeyHash, Providers};
+pub use mirror::Mirror as MirrorTerms;
 pub use terms::Terms;
 pub use when::When;
 
@@ -170,6 +172,7 @@ policies! {
     concurrency => Concurrency(concurrency::Concurrency),
     validate => Validate(validate::Validate),
     request => Request(request::Request),
+    mirror => Mirror(mirror::Mirror),
     timeout => Timeout(timeout::Timeout),
     retry => Retry(retry::Retry),
     response => Response(response::Response),
@@ -179,7 +182,7 @@ pub use cors::preflight;
 pub use rate_limit::{Decision, Gcra, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
-pub const RESERVED: &[&str] = &["cache", "compress", "mirror", "quota", "view"];
+pub const RESERVED: &[&str] = &["cache", "compress", "quota", "view"];
 
 /// The policies of one route, compiled.
 #[derive(Default)]

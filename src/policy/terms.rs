@@ -1,5 +1,6 @@
 //! What policies say of every exchange of their route, once they are compiled.
 
+use super::mirror::Mirror;
 use super::retry::Retry;
 use super::timeout::Timeout;
 
@@ -12,4 +13,6 @@ pub struct Terms {
     pub timeout: Timeout,
     /// What is tried again, in the place of what the upstream says.
     pub retry: Retry,
+    /// Who gets copies of requests.
+    pub mirror: Option<Mirror>,
 }

@@ -10,10 +10,11 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
+use super::mirror::{self, Mirrors};
 use super::{Attempt, Ctx, forwarded, patience};
 use crate::policy::Verdict;
 use crate::types::Failure;
-use crate::upstream::{ForwardedStyle, Pool};
+use crate::upstream::Pool;
 
 /// The pool that the request goes to, whose name is known from here on.
 pub(super) fn pool(ctx: &mut Ctx) -> Option<Arc<Pool>> {
@@ -47,10 +48,11 @@ pub(super) fn choose(ctx: &mut Ctx, request: &RequestHeader) -> bool {
 }
 
 /// What Pingora needs to know of the server that was taken.
-pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+pub(super) fn peer(session: &mut Session, mirrors: &Mirrors, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     if !choose(ctx, session.req_header()) {
         return Err(Error::explain(ErrorType::HTTPStatus(503), "no server is usable"));
     }
+    mirror::begin(mirrors, session.req_header(), ctx);
     let Some(attempt) = &ctx.attempt else {
         return Err(Error::explain(ErrorType::InternalError, "no server was taken"));
     };
@@ -68,6 +70,7 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>
 pub(super) fn request(session: &mut Session, head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     if session.as_mut().is_body_done() {
         patience::sent(ctx);
+        mirror::whole_plain(ctx);
     }
     shape(session.req_header(), head, ctx).map_err(|reply| {
         ctx.stopped = Some(reply);
@@ -77,9 +80,13 @@ pub(super) fn request(session: &mut Session, head: &mut RequestHeader, ctx: &mut
 
 /// Shapes what is sent to the upstream: once per attempt.
 pub(super) fn shape(original: &RequestHeader, head: &mut RequestHeader, ctx: &Ctx) -> Verdict {
+    ctx.pool().map_or(Ok(()), |pool| shape_for(pool, original, head, ctx))
+}
+
+/// Shapes what is sent to an upstream that need not be the one of the request.
+pub(super) fn shape_for(pool: &Pool, original: &RequestHeader, head: &mut RequestHeader, ctx: &Ctx) -> Verdict {
     let (Some(facts), Some(route)) = (&ctx.facts, &ctx.route) else { return Ok(()) };
-    let style = ctx.pool().map_or(ForwardedStyle::None, |pool| pool.forwarded());
-    forwarded::write(original, head, facts, style);
+    forwarded::write(original, head, facts, pool.forwarded());
     if let Some(trace) = &facts.trace {
         trace.write(&mut |name, value| match value {
             Some(value) => drop(head.insert_header(name, value)),

@@ -26,6 +26,7 @@ mod limits;
 mod listeners;
 mod logs;
 mod metrics;
+mod mirror;
 mod mistakes;
 mod parts;
 mod real;

@@ -18,6 +18,17 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[defaults]\ntimeout = \"2\"", &["has no unit", "\"2s\"", ":6:11"]),
     ("[defaults]\ntimeout = { total = \"0s\", first_bite = \"1s\" }", &["did you mean `first_byte`?"]),
     ("[defaults]\ntimeout = { total = \"0s\" }", &["no time at all", ":6:21"]),
+    (
+        "[defaults]\nmirror = { upstream = \"oo\" }",
+        &["there is no upstream `oo`", "did you mean `o`?", ":6:23", "1 error"],
+    ),
+    ("[defaults]\nmirror = { upstream = \"o\", share = 10 }", &["more than 0 and at most 1", ":6:36"]),
+    ("[defaults]\nmirror = { upstream = \"o\", max_body = \"2MiB\" }", &["at most 1MiB", ":6:39"]),
+    (
+        "[upstream.e]\nservers = [\"a:1\"]\ntls = {}\n[defaults]\nmirror = { upstream = \"e\" }",
+        &["sent by HTTP/1.1 without TLS, which this upstream does not speak", ":9:23", "1 error"],
+    ),
+    ("[[test]]\nrequest = \"GET /\"\nexpect = { mirror = \"o\" }", &["expected copies for the upstream `o`, got none"]),
     ("[defaults]\nretry = true", &["expected a table", ":6:9"]),
     ("[defaults]\nretry = { attempts = 11 }", &["more than 10 further tries", ":6:22"]),
     ("[defaults]\nretry = { on = [\"conect\"], budget = \"1%\" }", &["did you mean `connect`?", "`budget`"]),

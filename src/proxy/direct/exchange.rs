@@ -15,7 +15,7 @@ use super::upload::{Sending, Upload};
 use crate::facts::Connection;
 use crate::http1::{Framing, Malformed, ResponseHead, write_request};
 use crate::proxy::patience::{self, Patience};
-use crate::proxy::{Ctx, answer, forward};
+use crate::proxy::{Ctx, answer, forward, mirror};
 use crate::reply::Reply;
 use crate::upstream::Server;
 
@@ -113,6 +113,7 @@ impl<C: Client> Exchange<'_, C> {
         self.waiting = Waiting::Nobody;
         if self.upload.is_read() {
             patience::sent(ctx);
+            mirror::whole(self.upload.framing, ctx);
         }
         let bodiless = self.request.method == Method::HEAD;
         let mut interim = 0;
@@ -210,8 +211,10 @@ impl<C: Client> Exchange<'_, C> {
                 let reply = Reply::body_too_large(format!("the body has more than {most} bytes")).closing();
                 return Err(Broken::Client(Fault::Reply(reply)));
             }
+            mirror::part(&server.unsent, ctx);
             if self.upload.state == Sending::Done {
                 self.request_sent(ctx);
+                mirror::whole(self.upload.framing, ctx);
             }
         }
     }

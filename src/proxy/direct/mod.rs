@@ -25,6 +25,7 @@ use self::http1::Http1;
 use self::http2::Http2;
 use self::upload::Upload;
 use super::log_line::Carried;
+use super::mirror::{self, Mirrors};
 use super::patience::Patience;
 use super::{Ctx, admit, answer, forward, log_line};
 use crate::deadline::Alarm;
@@ -41,6 +42,7 @@ pub use self::http1::Wire;
 pub struct Direct {
     gateway: Arc<ArcSwap<Gateway>>,
     idle: Arc<Idle>,
+    mirrors: Arc<Mirrors>,
 }
 
 /// What became of a request.
@@ -75,7 +77,13 @@ impl Direct {
                 }
             }
         });
-        Self { gateway, idle }
+        let mirrors = Arc::new(Mirrors::new(idle.clone()));
+        Self { gateway, idle, mirrors }
+    }
+
+    /// The copies of requests that the worker sends, whichever way those go.
+    pub fn mirrors(&self) -> Arc<Mirrors> {
+        self.mirrors.clone()
     }
 
     /// Serves a request whose head was found to be sound. `ending` says, when the answer begins, whether the
@@ -168,6 +176,7 @@ impl Direct {
             if !forward::choose(ctx, exchange.request) {
                 return Err(Fault::Reply(answer::no_server(ctx)));
             }
+            mirror::begin(&self.mirrors, exchange.request, ctx);
             let Some(backend) = ctx.attempt.as_ref().map(|attempt| attempt.pick.shared()) else {
                 return Err(Fault::Reply(Reply::internal("no server was taken")));
             };
