@@ -31,13 +31,13 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
-use crate::keep;
+use crate::keep::{self, Fingerprint};
 use crate::policy::{self, Chain, MirrorTerms, Providers, Scope};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Words;
 use crate::telemetry::metrics::traffic::{Meter, RouteSeries};
 use crate::telemetry::trace::Tracer;
-use crate::upstream::{Pool, UpstreamConfig};
+use crate::upstream::{Pool, Seen, UpstreamConfig};
 use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
 use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, RequestView, RouteSpec, ValueTest};
 
@@ -197,9 +197,10 @@ fn compile_pools(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Pools {
         let pool = build.within_detached(&entry.node, |build| {
             check_name(name, build);
             let made_of = build.fingerprint(&entry.node, &["ca", "cert", "key"]);
+            let seen = build.keep(name, Fingerprint::default(), |_| Some(Seen::default()))?;
             build.keep(name, made_of, |build| {
                 let config = build.deserialize::<UpstreamConfig>()?;
-                Pool::compile(name, &config, meter, build)
+                Pool::compile(name, &config, &seen, meter, build)
             })
         });
         pools.insert(name.clone(), pool);

@@ -41,8 +41,7 @@ pub(super) struct Long {
     pub breaker: Option<BreakerConfig>,
     #[serde(default)]
     pub max_requests: Reserved,
-    #[serde(default)]
-    pub slow_start: Reserved,
+    pub slow_start: Option<Timespan>,
     #[serde(default)]
     pub discover: Reserved,
 }
@@ -251,6 +250,9 @@ impl Long {
         }
         if let Some(breaker) = &self.breaker {
             breaker.check(build);
+        }
+        if self.slow_start.is_some_and(|time| time.0.is_zero()) {
+            build.error("slow_start", "no time at all is no slow start").help("leave it out");
         }
         if self.retry.attempts > 10 {
             build.error("retry.attempts", "more than 10 further tries only make an outage worse");

@@ -269,7 +269,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[upstream.e]\nservers = [\"a:1\"]\ntls = { verify = false }", &["insecure_skip_verify = true"]),
     ("[upstream.e]\nservers = [\"a:1\"]\ntls = { ca = \"none.pem\" }", &["cannot read", "none.pem: No such file"]),
     ("[upstream.e]\nservers = [\"a:1\"]\ntls = { cert = \"portcullis.toml\" }", &["the certificate needs its `key`"]),
-    ("[upstream.e]\nservers = [\"a:1\"]\nslow_start = \"30s\"", &["not available in this version"]),
+    ("[upstream.e]\nservers = [\"a:1\"]\nslow_start = \"0s\"", &["no time at all is no slow start", ":7:14"]),
     ("[upstream.e]\nservers = [\"a:1\"]\nbreaker = { failures = 1.5 }", &["more than 0 and at most 1", "write 0.5"]),
     ("[upstream.e]\nservers = [\"a:1\"]\nbreaker = { window = \"0s\" }", &["the time is 10ms or more"]),
     ("[upstream.e]\nservers = [\"a:1\"]\nbreaker = { probes = 0 }", &["at least one request decides"]),

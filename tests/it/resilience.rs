@@ -265,3 +265,36 @@ fn the_upstreams_budget_bounds_the_routes_retries() {
     (0..5).for_each(|_| drop(gw.get("/").send().expect(500)));
     assert_eq!(bad.requests().len(), 5 + 10, "ten are there from the start");
 }
+
+#[test]
+fn a_server_that_comes_back_or_is_new_gets_its_share_bit_by_bit() {
+    let ((bad, well), good, new) = (ill(), Origin::saying("ok"), Origin::saying("ok"));
+    let keys = "outlier = { consecutive = 1, eject_for = \"100ms\" }\nslow_start = \"1h\"";
+    let gw = pool(&[&bad.address(), &good.address()], keys).start();
+    let mut client = gw.connect();
+    let mut ask = |times: usize| (0..times).for_each(|_| drop(client.get("/").send()));
+    // All are new.
+    ask(2);
+    assert_eq!((bad.requests().len(), good.requests().len()), (1, 1));
+    well.store(true, Ordering::Relaxed);
+    gw.says(&format!("the server {} of the upstream o failed and is ejected", bad.address()));
+    let before = bad.requests().len();
+    eventually("requests for the server", || {
+        ask(1);
+        (bad.requests().len() > before).then_some(())
+    });
+    let before = bad.requests().len();
+    ask(400);
+    let again = bad.requests().len() - before;
+    assert!((1..80).contains(&again), "a tenth of its turns is about 36 of 400, not {again}");
+
+    // A reload adds one, and the others are what they are.
+    let config = std::fs::read_to_string(gw.dir().join("portcullis.toml")).unwrap();
+    let server = format!("servers = [\"{}\", ", new.address());
+    gw.rewrite(&config.replace("servers = [", &server).replace(&format!("\"{}\", ", bad.address()), ""));
+    gw.reload().expect(200);
+    let before = good.requests().len();
+    ask(400);
+    let (new, good) = (new.requests().len(), good.requests().len() - before);
+    assert!((1..80).contains(&new) && new + good == 400, "{new} {good}");
+}
