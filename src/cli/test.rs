@@ -14,8 +14,8 @@
 //! expect  = { status = 308, stopped_by = "redirect", headers = { Location = "/users/7" } }
 //! ```
 //!
-//! `status`, `stopped_by` and `headers` are about an answer of the gateway's own, `upstream` and `sent` about a request
-//! that goes on: what an upstream would answer is not known here. A test that fails is a mistake of the file.
+//! `status`, `stopped_by` and `headers` are about an answer of the gateway's own, `upstream`, `mirror` and `sent` about a
+//! request that goes on: what an upstream would answer is not known here. A test that fails is a mistake of the file.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

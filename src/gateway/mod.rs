@@ -32,7 +32,7 @@ use http::HeaderName;
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
 use crate::keep::{self, Fingerprint};
-use crate::policy::{self, Chain, MirrorTerms, Providers, Scope};
+use crate::policy::{self, Chain, Providers, Scope};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Words;
 use crate::telemetry::metrics::traffic::{Meter, RouteSeries};
@@ -323,13 +323,8 @@ impl Routes<'_> {
         // Without its path a route's captures are not known: its policies would be reported for nothing.
         let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, build));
         let destination = self.destination(&config, &scope, build);
-        let mirror = chain.as_ref().and_then(|chain| chain.terms().mirror.as_ref());
-        let mirror = mirror.map(|terms| self.mirror(terms, &layers, build));
+        let mirror = chain.as_ref().and_then(|chain| self.mirror(chain, &layers, build));
         let (spec, chain, destination) = (spec?, chain?, destination?);
-        let mirror = match mirror {
-            Some(mirror) => Some(mirror?),
-            None => None,
-        };
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
         let made_of = layers.iter().map(|layer| build.fingerprint(layer, &[]).short()).collect();
         let counts = self.meter.route(&name);
@@ -377,7 +372,9 @@ impl Routes<'_> {
         }
     }
 
-    fn mirror(&mut self, terms: &MirrorTerms, layers: &[&Node], build: &mut Build<'_>) -> Option<Mirror> {
+    /// Who gets copies of a route's requests; `None` where nobody does, or after a report of what is wrong.
+    fn mirror(&mut self, chain: &Chain, layers: &[&Node], build: &mut Build<'_>) -> Option<Mirror> {
+        let terms = chain.terms().mirror.as_ref()?;
         build.within_detached(&policy::effective("mirror", layers)?, |build| {
             let pool = self.pool("upstream", &terms.upstream, build)?;
             Mirror::compile(terms, pool, self.meter, build)

@@ -1,7 +1,5 @@
 //! Copies of requests for another upstream, which no client feels.
 
-use std::time::Duration;
-
 use crate::harness::{Answer, Authority, Builder, ClosedPort, Gateway, Origin, Seen, answer, eventually, gateway};
 
 const WAYS: [&str; 2] = ["/short", "/long"];
@@ -117,7 +115,7 @@ fn a_share_is_copied() {
     }
     eventually("about a quarter", || (next.requests().len() >= 120).then_some(()));
     let [answered, _, dropped, _] = ways.counted();
-    // 15 standard deviations on either side would be 120 + 64.
+    // The standard deviation is 12.
     assert!((100..300).contains(&(answered + dropped)), "{answered} {dropped}");
 }
 
@@ -159,12 +157,10 @@ fn an_upstream_that_hangs_gets_no_more_than_it_can_hold() {
     }
     ways.counts([0, 0, 100 - 64, 0]);
     next.wait_for_requests(64);
-    let gone = std::time::Instant::now();
     drop(next);
     // Those under way fail with their connections, and others take their places.
     ways.counts([0, 64, 100 - 64, 0]);
     ways.gw.get("/short").send().expect(200);
-    assert!(gone.elapsed() < Duration::from_secs(60), "nothing waited for the copies' time to be over");
 }
 
 #[test]
