@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::deadline::Deadline;
 use crate::http01::Http01;
+use crate::reply::Reply;
 use crate::telemetry::metrics::traffic::{Cached, ListenerSeries};
 use crate::telemetry::trace::Trace;
 use crate::types::template::{Variable, Variables, query_value};
@@ -484,6 +485,25 @@ pub fn authority(request: &RequestHeader) -> &str {
     match request.uri.authority() {
         Some(authority) => authority.as_str(),
         None => request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+    }
+}
+
+/// The length of its body that a request states. What is no number is longer than anything.
+pub fn body_length(request: &RequestHeader) -> Option<u64> {
+    let length = request.headers.get(http::header::CONTENT_LENGTH)?;
+    Some(length.to_str().ok().and_then(|length| length.parse().ok()).unwrap_or(u64::MAX))
+}
+
+/// Refuses a body that is said to have more bytes than it may have.
+///
+/// # Errors
+/// The answer: 413.
+pub fn check_length(request: &RequestHeader, most: u64) -> Result<(), Reply> {
+    match body_length(request) {
+        Some(length) if length > most => {
+            Err(Reply::body_too_large(format!("the body has {length} bytes, {most} are allowed")).closing())
+        }
+        _ => Ok(()),
     }
 }
 

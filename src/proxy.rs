@@ -15,6 +15,7 @@ mod direct;
 mod forward;
 mod forwarded;
 mod log_line;
+mod mirror;
 mod patience;
 mod rehearsal;
 
@@ -33,17 +34,21 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::cache::Fill;
 use crate::facts::Facts;
 use crate::gateway::{Choice, Destination, Gateway, Route};
+use crate::policy::Terms;
 use crate::reply::Reply;
-use crate::upstream::{Failure, Pick, Pool, Tried};
+use crate::types::Failure;
+use crate::upstream::{Pick, Pool, Timeouts, Tried};
 use patience::Patience;
 
 use direct::Said;
 pub use direct::{Direct, LongWay, Served, Wire};
+pub use mirror::Mirrors;
 pub use rehearsal::{End, Outcome};
 
 /// The gateway as Pingora sees it; every worker has one of its own over the same configuration.
 pub struct Proxy {
     gateway: Arc<ArcSwap<Gateway>>,
+    mirrors: Arc<Mirrors>,
 }
 
 /// What lives for one request.
@@ -66,6 +71,8 @@ pub struct Ctx {
     said: Option<Said>,
     /// The fetch that the request is made for, if the gateway makes it itself.
     fetching: Option<Arc<Fill>>,
+    /// The copy of the request that is being made, if one is.
+    copy: Option<Box<mirror::Copy>>,
 }
 
 /// One try at one server.
@@ -76,9 +83,10 @@ struct Attempt {
 }
 
 impl Proxy {
-    /// A proxy over the configuration that `gateway` holds at the time of each request.
-    pub fn new(gateway: Arc<ArcSwap<Gateway>>) -> Self {
-        Self { gateway }
+    /// A proxy over the configuration that `gateway` holds at the time of each request, with the copies of its
+    /// worker's short way.
+    pub fn new(gateway: Arc<ArcSwap<Gateway>>, mirrors: Arc<Mirrors>) -> Self {
+        Self { gateway, mirrors }
     }
 }
 
@@ -96,6 +104,7 @@ impl Ctx {
             patience: Patience::default(),
             said: None,
             fetching: None,
+            copy: None,
         }
     }
 
@@ -107,16 +116,34 @@ impl Ctx {
         self.said = Some(said);
     }
 
-    fn facts(&self) -> Result<&Facts> {
-        self.facts.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no facts were gathered"))
-    }
-
     fn pool(&self) -> Option<&Arc<Pool>> {
         match self.route.as_ref().map(|route| &route.destination) {
             Some(Destination::Upstream(pool)) => Some(pool),
             Some(Destination::Split(split)) => Some(split.pool(self.choice)),
             _ => None,
         }
+    }
+
+    /// What the route's policies say of the exchange.
+    fn terms(&self) -> Option<&Terms> {
+        self.route.as_ref().map(|route| route.chain.terms())
+    }
+
+    /// Bytes that the request's body may have.
+    fn max_body(&self) -> Option<u64> {
+        let listener = self.facts.as_ref().and_then(|facts| facts.connection.listener.limits.max_body);
+        listener.into_iter().chain(self.terms().and_then(|terms| terms.max_body)).min()
+    }
+
+    /// The longest that things may take: what the route says, and else what the upstream does.
+    fn timeouts(&self) -> Option<Timeouts> {
+        let (all, own) = (self.pool()?.timeouts(), &self.terms()?.timeout);
+        Some(Timeouts {
+            connect: own.connect.unwrap_or(all.connect),
+            first_byte: own.first_byte.unwrap_or(all.first_byte),
+            idle: own.idle.unwrap_or(all.idle),
+            total: own.total.or(all.total),
+        })
     }
 
     /// The upstreams that the request may go to.
@@ -205,19 +232,22 @@ impl ProxyHttp for Proxy {
             true => patience::sent(ctx),
             false => patience::went_on(ctx),
         }
-        let Some(body) = body else { return Ok(()) };
-        ctx.body += body.len() as u64;
-        match ctx.facts()?.connection.listener.limits.max_body {
-            Some(most) if ctx.body > most => {
-                Err(Error::explain(ErrorType::HTTPStatus(413), format!("the body has more than {most} bytes"))
-                    .into_down())
+        if let Some(body) = body {
+            ctx.body += body.len() as u64;
+            if let Some(most) = ctx.max_body().filter(|most| ctx.body > *most) {
+                let why = format!("the body has more than {most} bytes");
+                return Err(Error::explain(ErrorType::HTTPStatus(413), why).into_down());
             }
-            _ => Ok(()),
+            mirror::part(body, ctx);
         }
+        if end {
+            mirror::whole_plain(ctx);
+        }
+        Ok(())
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        forward::peer(session, ctx)
+        forward::peer(session, &self.mirrors, ctx)
     }
 
     async fn upstream_request_filter(
@@ -251,9 +281,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         if !end && ctx.patience.is_over() {
-            return Err(
-                Error::explain(ErrorType::ReadTimedout, "the exchange took longer than `timeouts.total`").into_up()
-            );
+            return Err(Error::explain(ErrorType::ReadTimedout, "the exchange took longer than its total").into_up());
         }
         patience::went_on(ctx);
         Ok(None)

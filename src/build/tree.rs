@@ -137,6 +137,12 @@ impl Node {
         }
     }
 
+    /// The table that has this under a key and nothing else.
+    pub fn under(self, key: &str) -> Node {
+        let place = self.place;
+        Node { place, value: Value::Table(Table::from([(key.to_owned(), Entry { key: place, node: self })])) }
+    }
+
     /// This table over a farther one: the nearer wins, key by key, through all tables.
     pub fn over(&self, farther: &Node) -> Node {
         let (Value::Table(near), Value::Table(far)) = (&self.value, &farther.value) else { return self.clone() };

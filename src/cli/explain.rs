@@ -85,6 +85,7 @@ pub(super) struct Explanation {
     cache: Option<String>,
     answer: Option<Answer>,
     sent: Option<Sent>,
+    mirror: Option<Mirrored>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,6 +135,14 @@ struct Sent {
     servers: Vec<String>,
     /// The request line and the header fields.
     head: Vec<String>,
+}
+
+/// Who may get a copy.
+#[derive(Serialize, Deserialize)]
+struct Mirrored {
+    upstream: String,
+    share: f64,
+    servers: Vec<String>,
 }
 
 const MOST_MISSES: usize = 8;
@@ -212,6 +221,11 @@ pub(super) fn explain(
     let policies =
         policies.map(|node| policies_of(node, &names, gateway, &loaded.root, &mut build)).unwrap_or_default();
     let (answer, sent) = ends(&outcome);
+    let mirror = outcome.mirror().map(|mirror| Mirrored {
+        upstream: mirror.pool.name().to_owned(),
+        share: mirror.share,
+        servers: servers(&mirror.pool),
+    });
     Ok(Explanation {
         request: url,
         listener,
@@ -226,6 +240,7 @@ pub(super) fn explain(
         cache: outcome.cache().map(|cached| cached.word().to_owned()),
         answer,
         sent,
+        mirror,
     })
 }
 
@@ -324,9 +339,13 @@ fn leaves(node: &Node, path: &mut Vec<String>, visit: &mut impl FnMut(&[String],
     }
 }
 
+/// A short value stands where the table would that it is short for.
 fn stands_in(layer: &Layer<'_>, path: &[String], leaf: &Node) -> bool {
-    let found = path.iter().try_fold(layer.node, |node, key| node.get(key));
-    found.is_some_and(|node| node.place == leaf.place)
+    let mut nodes = path.iter().scan(layer.node, |node, key| {
+        *node = node.get(key)?;
+        Some(*node)
+    });
+    nodes.any(|node| node.place == leaf.place)
 }
 
 /// A value as the file has it, with stars for secrets.
@@ -454,6 +473,9 @@ impl fmt::Display for Explanation {
             let upstream = self.upstream.as_deref().unwrap_or("");
             writeln!(f, "\nSent to the upstream {upstream} ({})", sent.servers.join(", "))?;
             sent.head.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        if let Some(Mirrored { upstream, share, servers }) = &self.mirror {
+            writeln!(f, "\nA share of {share} is copied to the upstream {upstream} ({})", servers.join(", "))?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::admin::{Access, Admin};
 use crate::config::Loaded;
 use crate::facts::Connection;
 use crate::gateway::Gateway;
-use crate::proxy::{Direct, Proxy};
+use crate::proxy::{Direct, Mirrors, Proxy};
 use crate::reply::Reply;
 use crate::server::handover::Inherited;
 use crate::server::listener::Address;
@@ -152,8 +152,9 @@ impl Started {
         let serve = || -> std::io::Result<_> {
             let gateway = current.clone();
             let proxies = move || {
-                let (proxy, gateway) = (http_proxy(gateway.clone()), gateway.clone());
-                let direct: MakeDirect = Box::new(move |long_way| Direct::new(gateway, long_way));
+                let mirrors = Arc::new(Mirrors::default());
+                let (proxy, gateway) = (http_proxy(gateway.clone(), mirrors.clone()), gateway.clone());
+                let direct: MakeDirect = Box::new(move |long_way| Direct::new(gateway, mirrors, long_way));
                 (proxy, Some(direct))
             };
             let running = Arc::new(Running {
@@ -332,9 +333,9 @@ async fn until_the_end(running: &Arc<Running>, ends: &mut mpsc::UnboundedReceive
 }
 
 /// A worker's proxy, with its own pool of upstream connections.
-fn http_proxy(gateway: Arc<ArcSwap<Gateway>>) -> pingora_proxy::HttpProxy<Proxy> {
+fn http_proxy(gateway: Arc<ArcSwap<Gateway>>, mirrors: Arc<Mirrors>) -> pingora_proxy::HttpProxy<Proxy> {
     let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 1024, max_retries: 16, ..ServerConf::default() };
-    pingora_proxy::http_proxy(&Arc::new(conf), Proxy::new(gateway))
+    pingora_proxy::http_proxy(&Arc::new(conf), Proxy::new(gateway, mirrors))
 }
 
 /// Answers and logs what never became a request.

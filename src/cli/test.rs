@@ -14,8 +14,8 @@
 //! expect  = { status = 308, stopped_by = "redirect", headers = { Location = "/users/7" } }
 //! ```
 //!
-//! `status`, `stopped_by` and `headers` are about an answer of the gateway's own, `upstream` and `sent` about a request
-//! that goes on: what an upstream would answer is not known here. A test that fails is a mistake of the file.
+//! `status`, `stopped_by` and `headers` are about an answer of the gateway's own, `upstream`, `mirror` and `sent` about a
+//! request that goes on: what an upstream would answer is not known here. A test that fails is a mistake of the file.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -50,6 +50,7 @@ pub(super) struct Test {
 struct Expect {
     route: Option<String>,
     upstream: Option<String>,
+    mirror: Option<String>,
     status: Option<u16>,
     stopped_by: Option<String>,
     cache: Option<String>,
@@ -80,6 +81,7 @@ struct TestConfig {
 struct ExpectConfig {
     route: Option<String>,
     upstream: Option<String>,
+    mirror: Option<String>,
     status: Option<u16>,
     stopped_by: Option<String>,
     #[serde(default)]
@@ -193,8 +195,10 @@ fn compile_one(node: &Node, root: &Node, gateway: Option<&Gateway>, build: &mut 
     }
     let expect = build.within("expect", |build| {
         let expect = config.expect;
-        if let Some(name) = expect.upstream.as_ref().filter(|name| !named("upstream").any(|known| known == *name)) {
-            build.unknown("upstream", "upstream", name, named("upstream").map(String::as_str));
+        for (key, name) in [("upstream", &expect.upstream), ("mirror", &expect.mirror)] {
+            if let Some(name) = name.as_ref().filter(|name| !named("upstream").any(|known| known == *name)) {
+                build.unknown(key, "upstream", name, named("upstream").map(String::as_str));
+            }
         }
         if let (Some(name), Some(gateway)) = (&expect.route, gateway) {
             let known: Vec<&str> = (0..gateway.routes()).map(|i| &*gateway.route(i).name).collect();
@@ -242,6 +246,7 @@ fn compile_expect(config: ExpectConfig, build: &mut Build<'_>) -> Expect {
     let expect = Expect {
         route: config.route,
         upstream: config.upstream,
+        mirror: config.mirror,
         status: config.status,
         stopped_by: config.stopped_by,
         cache: config.cache,
@@ -255,15 +260,15 @@ fn compile_expect(config: ExpectConfig, build: &mut Build<'_>) -> Expect {
             })
         }),
     };
-    let Expect { route, upstream, status, stopped_by, cache, sent, .. } = &expect;
+    let Expect { route, upstream, mirror, status, stopped_by, cache, sent, .. } = &expect;
     if cache.as_ref().is_some_and(|word| !["miss", "bypass"].contains(&word.as_str())) {
         build.error("cache", "a test finds every cache empty: expect `miss`, or `bypass` where it is not asked");
     }
-    let texts = [route, upstream, stopped_by, cache];
+    let texts = [route, upstream, mirror, stopped_by, cache];
     if texts.iter().all(|text| text.is_none()) && status.is_none() && config.headers.is_empty() && sent.is_none() {
         build
             .error("", "nothing is expected, so the test could not fail")
-            .help("give `route`, `upstream`, `status`, `stopped_by`, `cache`, `headers` or `sent`");
+            .help("give `route`, `upstream`, `mirror`, `status`, `stopped_by`, `cache`, `headers` or `sent`");
     }
     expect
 }
@@ -309,6 +314,11 @@ impl Expect {
                 Some(other) => miss("upstream", format!("the upstream `{expected}`"), format!("`{other}`")),
                 None => miss("upstream", format!("the upstream `{expected}`"), format!("none: {fate}")),
             }
+        }
+        let mirror = outcome.mirror().map(|mirror| mirror.pool.name());
+        if let Some(expected) = self.mirror.as_deref().filter(|name| mirror != Some(name)) {
+            let got = mirror.map_or_else(|| "none".to_owned(), |other| format!("copies for `{other}`"));
+            miss("mirror", format!("copies for the upstream `{expected}`"), got);
         }
         if let Some(expected) = &self.stopped_by
             && outcome.stopped_by() != Some(expected)

@@ -20,6 +20,7 @@
 
 mod config;
 pub mod matcher;
+mod mirror;
 pub mod origin;
 mod reply;
 mod split;
@@ -34,18 +35,19 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use crate::build::{Build, Entry, Node, Place, Table, Value};
 use crate::cache::{Resource, Zones};
 use crate::facts::lower_host;
-use crate::keep;
+use crate::keep::{self, Fingerprint};
 use crate::policy::{self, Chain, Providers, Scope};
 use crate::store::Stores;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Words;
 use crate::telemetry::metrics::traffic::{Meter, RouteSeries};
 use crate::telemetry::trace::Tracer;
-use crate::upstream::{Pool, UpstreamConfig};
+use crate::upstream::{Pool, Seen, UpstreamConfig};
 use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
 use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, RequestView, RouteSpec, ValueTest};
 
 pub use config::ValueMatch;
+pub use mirror::Mirror;
 pub use reply::Canned;
 pub use split::{Choice, Split};
 
@@ -79,6 +81,8 @@ pub struct Route {
     pub chain: Chain,
     /// Where its requests go.
     pub destination: Destination,
+    /// Who gets copies of them.
+    pub mirror: Option<Mirror>,
     /// What is counted of it.
     pub counts: RouteSeries,
     /// What the configuration says of it, bundles and defaults included.
@@ -241,9 +245,10 @@ fn compile_pools(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Pools {
         let pool = build.within_detached(&entry.node, |build| {
             let _ = build.check_name("an upstream", name);
             let made_of = build.fingerprint(&entry.node, &["ca", "cert", "key"]);
+            let seen = build.keep(name, Fingerprint::default(), |_| Some(Seen::default()))?;
             build.keep(name, made_of, |build| {
                 let config = build.deserialize::<UpstreamConfig>()?;
-                Pool::compile(name, &config, meter, build)
+                Pool::compile(name, &config, &seen, meter, build)
             })
         });
         pools.insert(name.clone(), pool);
@@ -365,11 +370,12 @@ impl Routes<'_> {
             build.error("cache", "the route answers by itself, so there is nothing to cache");
             whole = false;
         }
+        let mirror = chain.as_ref().and_then(|chain| self.mirror(chain, &layers, build));
         let (spec, chain, destination) = (spec?, chain?, destination?);
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
         let made_of = layers.iter().map(|layer| build.fingerprint(layer, &[]).short()).collect();
         let counts = self.meter.route(&name);
-        whole.then_some((Route { name, matches, chain, destination, counts, made_of }, spec))
+        whole.then_some((Route { name, matches, chain, destination, mirror, counts, made_of }, spec))
     }
 
     fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {
@@ -411,6 +417,15 @@ impl Routes<'_> {
                 None
             }
         }
+    }
+
+    /// Who gets copies of a route's requests; `None` where nobody does, or after a report of what is wrong.
+    fn mirror(&mut self, chain: &Chain, layers: &[&Node], build: &mut Build<'_>) -> Option<Mirror> {
+        let terms = chain.terms().mirror.as_ref()?;
+        build.within_detached(&policy::effective("mirror", layers)?, |build| {
+            let pool = self.pool("upstream", &terms.upstream, build)?;
+            Mirror::compile(terms, pool, self.meter, build)
+        })
     }
 
     /// The upstream that a key names; `None` where it has mistakes, or after a report that there is none.

@@ -95,7 +95,7 @@ fn is_protected(name: &[u8]) -> bool {
 }
 
 /// Removes the fields that `Connection` names, as far as it may name them.
-fn remove_nominated(fields: &mut HeaderMap) {
+pub fn remove_nominated(fields: &mut HeaderMap) {
     let named = |value: &HeaderValue| {
         let tokens = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         let allowed = tokens.filter(|token| may_be_nominated(token));

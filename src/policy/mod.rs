@@ -6,6 +6,7 @@
 //! `[defaults]`, the bundles that `use` names and the route itself are merged key by key before a policy is
 //! compiled, the nearer winning; `false` switches a policy off.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -27,8 +28,16 @@ pub trait Policy: Sized + Send + Sync + 'static {
     /// Whether the policy answers preflight requests (CORS), so that they are its route's.
     const ANSWERS_PREFLIGHTS: bool = false;
 
+    /// The table that a short value of the key stands for, so that it is merged with those of other layers.
+    fn long(_short: &Node) -> Option<Node> {
+        None
+    }
+
     /// `None` after reporting to `build` what is wrong, and where.
     fn compile(config: Self::Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self>;
+
+    /// Says what holds for every exchange of the route.
+    fn settle(&self, _terms: &mut Terms) {}
 
     /// Judges and changes the request once, before a server is chosen.
     fn request(&self, _request: &mut RequestHeader, _facts: &mut Facts) -> impl Future<Output = Verdict> + Send {
@@ -74,6 +83,14 @@ macro_rules! policies {
         /// The keys of the policies, in the order in which they run.
         pub const KEYS: &[&str] = &[$(stringify!($key)),*];
 
+        /// The value of a policy's key in its long form.
+        fn long(key: &str, value: &Node) -> Option<Node> {
+            match key {
+                $(stringify!($key) => <$policy as Policy>::long(value),)*
+                _ => None,
+            }
+        }
+
         /// One compiled policy of a route.
         enum Step {
             $($variant($policy),)*
@@ -87,6 +104,12 @@ macro_rules! policies {
                         <$policy as Policy>::compile(config, scope, build).map(Self::$variant)
                     })*
                     _ => None,
+                }
+            }
+
+            fn settle(&self, terms: &mut Terms) {
+                match self {
+                    $(Self::$variant(policy) => policy.settle(terms),)*
                 }
             }
 
@@ -131,13 +154,20 @@ mod cache;
 mod concurrency;
 mod cors;
 mod edits;
+mod mirror;
 mod rate_limit;
 mod request;
 mod response;
+mod retry;
+mod terms;
+mod timeout;
+mod validate;
 mod when;
 
 pub use auth::{KeyHash, Providers};
 pub use cache::{Cache, Wanted};
+pub use mirror::Mirror as MirrorTerms;
+pub use terms::Terms;
 pub use when::When;
 
 // THE TABLE: key => step(policy), in the order in which they run.
@@ -148,8 +178,12 @@ policies! {
     authorize => Authorize(authorize::Authorize),
     rate_limit => RateLimit(rate_limit::RateLimit),
     concurrency => Concurrency(concurrency::Concurrency),
+    validate => Validate(validate::Validate),
     request => Request(request::Request),
     cache => Cache(cache::Cache),
+    mirror => Mirror(mirror::Mirror),
+    timeout => Timeout(timeout::Timeout),
+    retry => Retry(retry::Retry),
     response => Response(response::Response),
 }
 
@@ -157,7 +191,7 @@ pub use cors::preflight;
 pub use rate_limit::{Decision, Gcra, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
-pub const RESERVED: &[&str] = &["compress", "mirror", "quota", "retry", "timeout", "validate", "view"];
+pub const RESERVED: &[&str] = &["compress", "quota", "view"];
 
 /// The policies of one route, compiled.
 #[derive(Default)]
@@ -166,6 +200,7 @@ pub struct Chain {
     answers_preflights: bool,
     /// Where one of the steps is the cache.
     cache: Option<usize>,
+    terms: Terms,
     /// Fields that only the gateway may send to upstreams.
     stripped: Arc<[HeaderName]>,
 }
@@ -188,7 +223,14 @@ impl Chain {
         }
         let answers_preflights = steps.iter().any(Step::answers_preflights);
         let cache = steps.iter().position(|step| matches!(step, Step::Cache(_)));
-        whole.then_some(Self { steps, answers_preflights, cache, stripped: scope.providers.headers() })
+        let mut terms = Terms::default();
+        steps.iter().for_each(|step| step.settle(&mut terms));
+        whole.then_some(Self { steps, answers_preflights, cache, terms, stripped: scope.providers.headers() })
+    }
+
+    /// What holds for every exchange of the route.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// Whether preflight requests (CORS) for the route's requests are answered by one of its policies.
@@ -253,12 +295,13 @@ fn strip(request: &mut RequestHeader, names: &[HeaderName]) {
 pub fn effective(key: &str, layers: &[&Node]) -> Option<Node> {
     let mut merged: Option<Node> = None;
     for node in layers.iter().filter_map(|layer| layer.get(key)) {
+        let node = long(key, node).map_or(Cow::Borrowed(node), Cow::Owned);
         if node.value == Value::Boolean(false) {
             break;
         }
         merged = Some(match merged {
-            Some(nearer) => nearer.over(node),
-            None => node.clone(),
+            Some(nearer) => nearer.over(&node),
+            None => node.into_owned(),
         });
     }
     merged

@@ -12,7 +12,7 @@ use pingora_proxy::Session;
 
 use super::Ctx;
 use super::forwarded::X_REQUEST_ID;
-use crate::facts::{ClientIp, Connection, Facts, RequestView, authority, lower_host, new_request_id};
+use crate::facts::{ClientIp, Connection, Facts, RequestView, authority, check_length, lower_host, new_request_id};
 use crate::gateway::matcher::Found;
 use crate::gateway::{Destination, Gateway};
 use crate::http1::is_authority;
@@ -167,13 +167,7 @@ fn check_head(request: &RequestHeader, facts: &Facts) -> Verdict {
             return Err(Reply::bad_request("the host is not a host"));
         }
     }
-    if let (Some(most), Some(length)) = (limits.max_body, request.headers.get(CONTENT_LENGTH)) {
-        let length = length.to_str().ok().and_then(|length| length.parse().ok()).unwrap_or(u64::MAX);
-        if length > most {
-            return Err(Reply::body_too_large(format!("the body has {length} bytes, {most} are allowed")).closing());
-        }
-    }
-    Ok(())
+    limits.max_body.map_or(Ok(()), |most| check_length(request, most))
 }
 
 /// Puts the normal form of the path into the request, so that what is matched is what is forwarded.

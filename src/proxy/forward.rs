@@ -10,9 +10,11 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
+use super::mirror::{self, Mirrors};
 use super::{Attempt, Ctx, forwarded, patience};
 use crate::policy::Verdict;
-use crate::upstream::{Failure, ForwardedStyle, Pool};
+use crate::types::Failure;
+use crate::upstream::Pool;
 
 /// The pool that the request goes to, whose name is known from here on.
 pub(super) fn pool(ctx: &mut Ctx) -> Option<Arc<Pool>> {
@@ -41,20 +43,26 @@ pub(super) fn choose(ctx: &mut Ctx, request: &RequestHeader) -> bool {
     }
     ctx.tried.add(&pick);
     ctx.attempt = Some(Attempt { pick, started, answered: false });
-    patience::begin(ctx, request, &pool);
+    patience::begin(ctx, request);
     true
 }
 
 /// What Pingora needs to know of the server that was taken.
-pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+pub(super) fn peer(session: &mut Session, mirrors: &Mirrors, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     if !choose(ctx, session.req_header()) {
         return Err(Error::explain(ErrorType::HTTPStatus(503), "no server is usable"));
     }
+    mirror::begin(mirrors, session.req_header(), ctx);
     let Some(attempt) = &ctx.attempt else {
         return Err(Error::explain(ErrorType::InternalError, "no server was taken"));
     };
     let mut peer = attempt.pick.peer();
     peer.options.read_timeout = patience::longest_silence(ctx);
+    if let Some(timeouts) = ctx.timeouts() {
+        peer.options.connection_timeout = Some(timeouts.connect);
+        peer.options.total_connection_timeout = Some(timeouts.connect);
+        peer.options.write_timeout = Some(timeouts.first_byte);
+    }
     Ok(peer)
 }
 
@@ -62,6 +70,7 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>
 pub(super) fn request(session: &mut Session, head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     if session.as_mut().is_body_done() {
         patience::sent(ctx);
+        mirror::whole_plain(ctx);
     }
     shape(session.req_header(), head, ctx).map_err(|reply| {
         ctx.stopped = Some(reply);
@@ -71,9 +80,13 @@ pub(super) fn request(session: &mut Session, head: &mut RequestHeader, ctx: &mut
 
 /// Shapes what is sent to the upstream: once per attempt.
 pub(super) fn shape(original: &RequestHeader, head: &mut RequestHeader, ctx: &Ctx) -> Verdict {
+    ctx.pool().map_or(Ok(()), |pool| shape_for(pool, original, head, ctx))
+}
+
+/// Shapes what is sent to an upstream that need not be the one of the request.
+pub(super) fn shape_for(pool: &Pool, original: &RequestHeader, head: &mut RequestHeader, ctx: &Ctx) -> Verdict {
     let (Some(facts), Some(route)) = (&ctx.facts, &ctx.route) else { return Ok(()) };
-    let style = ctx.pool().map_or(ForwardedStyle::None, |pool| pool.forwarded());
-    forwarded::write(original, head, facts, style);
+    forwarded::write(original, head, facts, pool.forwarded());
     if let Some(trace) = &facts.trace {
         trace.write(&mut |name, value| match value {
             Some(value) => drop(head.insert_header(name, value)),
@@ -177,7 +190,10 @@ fn may_retry(method: &Method, untouched: bool, ctx: &Ctx, failure: Failure, reus
     if reused && failure == Failure::Reset {
         return idempotent && facts.attempts < 8;
     }
-    let policy = pool.retry();
+    let (attempts, on) = pool.retry();
+    let own = ctx.terms().map(|terms| &terms.retry);
+    let attempts = own.and_then(|own| own.attempts).unwrap_or(attempts);
+    let on = own.and_then(|own| own.on.as_ref()).unwrap_or(on);
     let safe = idempotent || matches!(failure, Failure::Connect | Failure::ConnectTimeout);
-    safe && facts.attempts <= policy.attempts && policy.allows(failure) && !pool.is_broken() && pool.budget().withdraw()
+    safe && facts.attempts <= attempts && on.has(failure) && !pool.is_broken() && pool.budget().withdraw()
 }

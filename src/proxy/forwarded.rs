@@ -13,6 +13,8 @@ use pingora_http::RequestHeader;
 use crate::facts::{Facts, authority};
 use crate::upstream::ForwardedStyle;
 
+/// Marks copies: see `mirror`.
+pub(super) const X_PORTCULLIS_MIRROR: HeaderName = HeaderName::from_static("x-portcullis-mirror");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -25,7 +27,7 @@ pub(super) fn write(original: &RequestHeader, head: &mut RequestHeader, facts: &
     let mut parts = Parts::from(std::mem::replace(head, RequestHeader::from(empty)));
     let fields = &mut parts.headers;
     if !facts.trusted {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, FORWARDED] {
+        for name in [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, FORWARDED, X_PORTCULLIS_MIRROR] {
             fields.remove(name);
         }
     }

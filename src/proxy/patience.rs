@@ -13,7 +13,6 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::Ctx;
 use crate::deadline::Deadline;
 use crate::facts::Facts;
-use crate::upstream::Pool;
 
 /// The times of one exchange.
 #[derive(Default)]
@@ -37,9 +36,8 @@ enum Keeper {
 }
 
 /// An attempt begins.
-pub(super) fn begin(ctx: &mut Ctx, request: &RequestHeader, pool: &Pool) {
-    let Some(facts) = &ctx.facts else { return };
-    let timeouts = pool.timeouts();
+pub(super) fn begin(ctx: &mut Ctx, request: &RequestHeader) {
+    let (Some(timeouts), Some(facts)) = (ctx.timeouts(), &ctx.facts) else { return };
     let patience = &mut ctx.patience;
     if patience.keeper != Keeper::Exchange && request.version == Version::HTTP_2 {
         patience.keeper = Keeper::Session;
@@ -54,13 +52,13 @@ pub(super) fn begin(ctx: &mut Ctx, request: &RequestHeader, pool: &Pool) {
 
 /// The longest silence that the upstream's session is to bear itself.
 pub(super) fn longest_silence(ctx: &Ctx) -> Option<Duration> {
-    let (Some(facts), Some(pool)) = (&ctx.facts, ctx.pool()) else { return None };
+    let (Some(facts), Some(timeouts)) = (&ctx.facts, ctx.timeouts()) else { return None };
     if ctx.patience.keeper != Keeper::Session {
         return None;
     }
     let silence = match facts.streaming {
         true => facts.connection.listener.timeouts.stream_idle,
-        false => pool.timeouts().first_byte.max(pool.timeouts().idle),
+        false => timeouts.first_byte.max(timeouts.idle),
     };
     let left = ctx.patience.total.map(|total| total.saturating_duration_since(Instant::now()));
     Some(left.map_or(silence, |left| silence.min(left)).max(Duration::from_millis(1)))
@@ -68,8 +66,8 @@ pub(super) fn longest_silence(ctx: &Ctx) -> Option<Duration> {
 
 /// The server is waited for while the request is being sent: it must take what is there for it.
 pub(super) fn server(ctx: &Ctx) {
-    if let (Some(facts), Some(pool)) = (&ctx.facts, ctx.pool()) {
-        ctx.patience.bound(facts, Some(pool.timeouts().first_byte));
+    if let (Some(facts), Some(timeouts)) = (&ctx.facts, ctx.timeouts()) {
+        ctx.patience.bound(facts, Some(timeouts.first_byte));
     }
 }
 
@@ -82,20 +80,20 @@ pub(super) fn client(ctx: &Ctx) {
 
 /// The request is sent: its answer is awaited.
 pub(super) fn sent(ctx: &mut Ctx) {
-    let Some(first_byte) = ctx.pool().map(|pool| pool.timeouts().first_byte) else { return };
+    let Some(first_byte) = ctx.timeouts().map(|timeouts| timeouts.first_byte) else { return };
     ctx.patience.silence = Some(first_byte);
     went_on(ctx);
 }
 
 /// The head of the answer is here, and says what to expect of the rest.
 pub(super) fn answered(ctx: &mut Ctx, head: &ResponseHeader) {
-    let (Some(facts), Some(pool)) = (&ctx.facts, ctx.pool()) else { return };
+    let (Some(timeouts), Some(facts)) = (ctx.timeouts(), &ctx.facts) else { return };
     let events = |value: &HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let stream = upgraded || facts.grpc || head.headers.get(CONTENT_TYPE).is_some_and(events);
     ctx.patience.silence = Some(match stream {
         true => facts.connection.listener.timeouts.stream_idle,
-        false => pool.timeouts().idle,
+        false => timeouts.idle,
     });
     if stream && !facts.grpc {
         ctx.patience.total = None;

@@ -14,9 +14,9 @@ use http::{HeaderValue, Method};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::forwarded::X_REQUEST_ID;
-use super::{Ctx, admit, answer, forward};
+use super::{Ctx, admit, answer, forward, mirror};
 use crate::facts::{Connection, Facts, RequestView, lower_host};
-use crate::gateway::{Destination, Gateway, Route};
+use crate::gateway::{Destination, Gateway, Mirror, Route};
 use crate::http1::{Framing, write_request};
 use crate::policy::Cache;
 use crate::reply::Reply;
@@ -89,6 +89,13 @@ impl Outcome {
     /// The upstream that it is for, in the word of the log: also where a policy stops it on its way there.
     pub fn upstream(&self) -> Option<&str> {
         self.known.as_ref().and_then(|(_, facts)| facts.upstream.as_deref())
+    }
+
+    /// Who may get a copy of it: a share of requests like this is copied.
+    pub fn mirror(&self) -> Option<&Mirror> {
+        let mirror = self.route.as_ref()?.mirror.as_ref()?;
+        let (request, facts) = self.known.as_ref()?;
+        (matches!(self.end, End::Upstream { .. }) && mirror::takes(mirror, request, facts)).then_some(mirror)
     }
 
     /// What answers instead of an upstream, in the word of the log.

@@ -58,6 +58,7 @@ pub struct Metrics {
     pub refused: Words,
     breaker_state: Family<IntGaugeVec, 1>,
     breaker_opened: Family<IntCounterVec, 1>,
+    mirrored: Family<IntCounterVec, 2>,
     routes: Family<Group<RouteCounts>, 1>,
     servers: Family<Group<ServerCounts>, 2>,
     listeners: Family<Group<ListenerCounts>, 1>,
@@ -122,6 +123,12 @@ impl Metrics {
                 "upstream_breaker_opened_total",
                 "How often an upstream's breaker opened.",
                 ["upstream"],
+            ),
+            mirrored: add.family(
+                IntCounterVec::new,
+                "mirrored_total",
+                "Copies of requests for an upstream, by what became of them.",
+                ["upstream", "result"],
             ),
             stopped: Arc::new(Words::new(
                 "stopped_total",

@@ -2,6 +2,7 @@
 
 mod captures;
 mod cidr;
+mod failure;
 pub mod file;
 mod one_or_more;
 pub mod path;
@@ -15,6 +16,7 @@ mod timespan;
 
 pub use captures::Captures;
 pub use cidr::{Cidr, Cidrs};
+pub use failure::{Failure, Failures};
 pub use one_or_more::OneOrMore;
 pub use rate::Rate;
 pub use reserved::Reserved;

@@ -12,6 +12,7 @@ use super::config::{Address, ServerConfig};
 use super::h1::Target;
 use super::hash::hash;
 use super::outlier::Record;
+use super::slow_start::Warming;
 #[cfg(test)]
 use crate::telemetry::metrics::traffic::Meter;
 use crate::telemetry::metrics::traffic::ServerSeries;
@@ -54,6 +55,7 @@ pub struct Backend {
     born: Instant,
     counts: ServerSeries,
     record: Record,
+    warming: Warming,
 }
 
 /// In this time an old peak counts for a third: a server that was slow once is tried again.
@@ -108,7 +110,13 @@ impl Backend {
             born: Instant::now(),
             counts,
             record: Record::default(),
+            warming: Warming::default(),
         }
+    }
+
+    /// How far it is with its slow start.
+    pub(super) fn with_warming(self, warming: Warming) -> Self {
+        Self { warming, ..self }
     }
 
     /// Where a [`super::Server`] connects to.
@@ -174,20 +182,15 @@ impl Backend {
         self.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Requests under way for its weight.
-    pub(super) fn busy(&self) -> f64 {
-        self.active.load(Ordering::Relaxed) as f64 / f64::from(self.weight)
-    }
-
-    /// Requests under way for its weight, with one more.
-    pub(super) fn load(&self) -> f64 {
-        (self.active.load(Ordering::Relaxed) as f64 + 1.0) / f64::from(self.weight)
+    /// Requests under way, `more` among them, for a weight.
+    pub(super) fn busy(&self, more: usize, weight: f64) -> f64 {
+        (self.active.load(Ordering::Relaxed) + more) as f64 / weight
     }
 
     /// The peak latency times the requests that would share it. Between idle servers weights play no part: they
     /// decide which two are compared.
-    pub(super) fn cost(&self) -> f64 {
-        self.latency(self.born.elapsed()) * (1.0 + self.busy())
+    pub(super) fn cost(&self, weight: f64) -> f64 {
+        self.latency(self.born.elapsed()) * (1.0 + self.busy(0, weight))
     }
 
     /// The peak latency, as it has faded by a time since the backend came to be.
@@ -212,6 +215,11 @@ impl Backend {
     /// Whether it gets no requests for a while.
     pub(super) fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// How far it is with its slow start.
+    pub(super) fn warming(&self) -> &Warming {
+        &self.warming
     }
 
     /// What is counted of it.

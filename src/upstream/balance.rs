@@ -52,28 +52,49 @@ impl Set {
         retry: bool,
         usable: impl Fn(&Backend) -> bool,
     ) -> Option<usize> {
-        if let (BalanceConfig::Hash(_), Some(key)) = (balance, key) {
-            return self.rendezvous(key, usable);
-        }
-        match balance {
-            // A retry is nobody's turn: if it took one, a dead server could be the first of every request.
-            BalanceConfig::RoundRobin | BalanceConfig::Hash(_) if retry => self.random(usable),
-            BalanceConfig::RoundRobin | BalanceConfig::Hash(_) => self.next(usable),
-            BalanceConfig::Random => self.random(usable),
-            // Idle servers share by weight, for the heavier one is not less busy than the other.
-            BalanceConfig::LeastRequest => self.better_of_two(usable, |a, b| b.load() <= a.busy()),
-            BalanceConfig::PeakEwma => self.better_of_two(usable, |a, b| b.cost() < a.cost()),
-        }
-    }
-
-    fn next(&self, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
         if !self.backends.iter().any(|backend| usable(backend)) {
             return None;
         }
+        let warm = self.warm(&usable);
+        let weight = |backend: &Backend| f64::from(backend.weight) * warm.part(backend);
+        if let (BalanceConfig::Hash(_), Some(key)) = (balance, key) {
+            return self.rendezvous(key, usable, weight);
+        }
+        match balance {
+            // A retry is nobody's turn: if it took one, a dead server could be the first of every request.
+            BalanceConfig::RoundRobin | BalanceConfig::Hash(_) if retry => self.random(usable, weight),
+            // Who is not warm passes some of its turns over.
+            BalanceConfig::RoundRobin | BalanceConfig::Hash(_) => {
+                self.next(|backend| usable(backend) && warm.turn(backend))
+            }
+            BalanceConfig::Random => self.random(usable, weight),
+            // Idle servers share by weight, for the heavier one is not less busy than the other.
+            BalanceConfig::LeastRequest => {
+                self.better_of_two(usable, weight, |a, b| b.busy(1, weight(b)) <= a.busy(0, weight(a)))
+            }
+            // Of a server that comes back no latency may be known, and then nothing costs less.
+            BalanceConfig::PeakEwma => {
+                self.better_of_two(usable, weight, |a, b| b.cost(weight(b)) < a.cost(weight(a)) && warm.turn(b))
+            }
+        }
+    }
+
+    fn warm(&self, usable: impl Fn(&Backend) -> bool) -> Warm {
+        // All servers of a pool go by one clock.
+        let Some(now) = self.backends.first().and_then(|backend| backend.warming().now()) else {
+            return Warm { now: None, most: 1.0 };
+        };
+        let usable = self.backends.iter().filter(|backend| usable(backend));
+        let most = usable.map(|backend| backend.warming().warmth(now)).fold(0.0, f64::max);
+        Warm { now: Some(now), most }
+    }
+
+    /// The next turn of a server that takes it; at least one of them must always do.
+    fn next(&self, takes: impl Fn(&Backend) -> bool) -> Option<usize> {
         let length = self.schedule.len();
         let start = self.cursor.fetch_add(1, Ordering::Relaxed);
         let at = |i| usize::from(self.schedule[start.wrapping_add(i) % length]);
-        let passed = (0..length).find(|i| usable(&self.backends[at(*i)]))?;
+        let passed = (0..length).find(|i| takes(&self.backends[at(*i)]))?;
         if passed > 0 {
             // The turns that were passed over are over, or whoever comes next would have them all.
             self.cursor.fetch_add(passed, Ordering::Relaxed);
@@ -81,33 +102,30 @@ impl Set {
         Some(at(passed))
     }
 
-    fn random(&self, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
-        let total: u32 = self.backends.iter().filter(|b| usable(b)).map(|b| u32::from(b.weight)).sum();
-        if total == 0 {
-            return None;
-        }
-        let mut left = fastrand::u32(..total);
-        self.backends.iter().position(|backend| {
-            let weight = u32::from(backend.weight);
-            if !usable(backend) {
-                false
-            } else if left < weight {
-                true
-            } else {
-                left -= weight;
-                false
+    fn random(&self, usable: impl Fn(&Backend) -> bool, weight: impl Fn(&Backend) -> f64) -> Option<usize> {
+        let total: f64 = self.backends.iter().filter(|backend| usable(backend)).map(|backend| weight(backend)).sum();
+        let mut left = fastrand::f64() * total;
+        let mut taken = None;
+        for (position, backend) in self.backends.iter().enumerate().filter(|(_, backend)| usable(backend)) {
+            // The last one, should rounding leave something over.
+            taken = Some(position);
+            left -= weight(backend);
+            if left < 0.0 {
+                break;
             }
-        })
+        }
+        taken
     }
 
     /// The power of two choices (Mitzenmacher, 2001): the first is taken unless the second is better.
     fn better_of_two(
         &self,
         usable: impl Fn(&Backend) -> bool,
+        weight: impl Fn(&Backend) -> f64,
         better: impl Fn(&Backend, &Backend) -> bool,
     ) -> Option<usize> {
-        let first = self.random(&usable)?;
-        let second = self.random(|backend| usable(backend) && backend.id != self.backends[first].id);
+        let first = self.random(&usable, &weight)?;
+        let second = self.random(|backend| usable(backend) && backend.id != self.backends[first].id, &weight);
         Some(match second {
             Some(second) if better(&self.backends[first], &self.backends[second]) => second,
             _ => first,
@@ -115,10 +133,15 @@ impl Set {
     }
 
     /// Weighted rendezvous hashing: a server that comes or goes moves only its own share of the keys.
-    fn rendezvous(&self, key: u64, usable: impl Fn(&Backend) -> bool) -> Option<usize> {
+    fn rendezvous(
+        &self,
+        key: u64,
+        usable: impl Fn(&Backend) -> bool,
+        weight: impl Fn(&Backend) -> f64,
+    ) -> Option<usize> {
         let score = |backend: &Backend| {
             let unit = (mix(key ^ backend.hash) >> 11) as f64 / (1u64 << 53) as f64;
-            -f64::from(backend.weight) / unit.max(f64::MIN_POSITIVE).ln()
+            -weight(backend) / unit.max(f64::MIN_POSITIVE).ln()
         };
         self.backends
             .iter()
@@ -126,6 +149,25 @@ impl Set {
             .filter(|(_, backend)| usable(backend))
             .max_by(|(_, a), (_, b)| score(a).total_cmp(&score(b)))
             .map(|(position, _)| position)
+    }
+}
+
+/// How warm servers are, as parts of what the warmest usable one is: see [`super::slow_start`].
+struct Warm {
+    now: Option<u64>,
+    most: f64,
+}
+
+impl Warm {
+    /// The part of its weight that a server has.
+    fn part(&self, backend: &Backend) -> f64 {
+        self.now.map_or(1.0, |now| backend.warming().warmth(now) / self.most)
+    }
+
+    /// Whether a server takes a turn.
+    fn turn(&self, backend: &Backend) -> bool {
+        let part = self.part(backend);
+        part >= 1.0 || fastrand::f64() < part
     }
 }
 

@@ -13,7 +13,7 @@ use super::breaker::BreakerConfig;
 use super::hash::HashSource;
 use super::outlier::OutlierConfig;
 use crate::build::Build;
-use crate::types::{Reserved, Timespan};
+use crate::types::{Failures, Reserved, Timespan};
 
 /// An upstream. The short form is the list of its servers.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,8 +41,7 @@ pub(super) struct Long {
     pub breaker: Option<BreakerConfig>,
     #[serde(default)]
     pub max_requests: Reserved,
-    #[serde(default)]
-    pub slow_start: Reserved,
+    pub slow_start: Option<Timespan>,
     #[serde(default)]
     pub discover: Reserved,
 }
@@ -121,29 +120,9 @@ pub(super) struct TimeoutsConfig {
 pub(super) struct RetryConfig {
     /// Further tries after the first.
     pub attempts: u32,
-    pub on: Vec<RetryOn>,
+    pub on: Failures,
     /// The share of requests that may be tried again, such as `"20%"`.
     pub budget: Percent,
-}
-
-#[derive(Deserialize, Clone, Copy, PartialEq, Debug)]
-pub(super) enum RetryOn {
-    #[serde(rename = "connect")]
-    Connect,
-    #[serde(rename = "reset")]
-    Reset,
-    #[serde(rename = "timeout")]
-    Timeout,
-    #[serde(rename = "5xx")]
-    Any5xx,
-    #[serde(rename = "500")]
-    S500,
-    #[serde(rename = "502")]
-    S502,
-    #[serde(rename = "503")]
-    S503,
-    #[serde(rename = "504")]
-    S504,
 }
 
 /// `"20%"`.
@@ -190,7 +169,7 @@ impl Default for TimeoutsConfig {
 
 impl Default for RetryConfig {
     fn default() -> Self {
-        Self { attempts: 1, on: vec![RetryOn::Connect], budget: Percent(20) }
+        Self { attempts: 1, on: Failures::default(), budget: Percent(20) }
     }
 }
 
@@ -271,6 +250,9 @@ impl Long {
         }
         if let Some(breaker) = &self.breaker {
             breaker.check(build);
+        }
+        if self.slow_start.is_some_and(|time| time.0.is_zero()) {
+            build.error("slow_start", "no time at all is no slow start").help("leave it out");
         }
         if self.retry.attempts > 10 {
             build.error("retry.attempts", "more than 10 further tries only make an outage worse");

@@ -79,6 +79,7 @@ fn apply(pool: &Arc<Pool>, resolved: &[Option<Vec<SocketAddr>>]) {
     let same = backends.len() == old.backends.len() && backends.iter().zip(&old.backends).all(|(a, b)| a.id == b.id);
     if !same {
         log::info!("the upstream {} now has {} servers", pool.name(), backends.len());
+        pool.seen.set(&backends);
         pool.set.store(Arc::new(Set::new(backends)));
     }
 }

@@ -77,6 +77,9 @@ fn judge(pool: &str, backend: &Backend, config: &HealthConfig, outcome: Result<(
     if before != Health::Unknown && streak < usize::from(needed) {
         return;
     }
+    if before == Health::Unhealthy {
+        backend.warming().begin();
+    }
     backend.set_health(next);
     match outcome {
         Ok(()) => log::info!("the server {} of the upstream {pool} is healthy", backend.name()),

@@ -12,6 +12,7 @@
 //! retry    = { attempts = 1, on = ["connect", "503"], budget = "20%" }
 //! protocol = "h1"                                  # h2 over TLS, h2c without
 //! outlier  = { consecutive = 5, eject_for = "30s", max_ejected = 0.5 }
+//! slow_start = "30s"                               # servers that are new or come back get their share bit by bit
 //! breaker  = { failures = 0.5, window = "10s", min_requests = 20, open_for = "5s", probes = 3 }
 //! forwarded = "x-forwarded"                        # "forwarded" (RFC 7239), "both", "none"
 //! keepalive = { idle = "50s" }                     # how long a connection without requests is kept
@@ -42,6 +43,7 @@ mod health;
 mod outlier;
 mod peer;
 mod retry;
+mod slow_start;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -56,7 +58,7 @@ use tokio::task::JoinHandle;
 
 use crate::build::Build;
 use crate::telemetry::metrics::traffic::{BreakerSeries, Failed, Meter};
-use crate::types::Timespan;
+use crate::types::{Failure, Failures, Timespan};
 use balance::Set;
 use config::{Address, BalanceConfig};
 
@@ -68,7 +70,8 @@ pub use config::{ForwardedStyle, UpstreamConfig};
 pub use h1::{Idle, Server};
 pub use hash::{HashSource, cookie, hash};
 use outlier::Outlier;
-pub use retry::{Budget, Failure, Policy};
+pub use retry::Budget;
+pub use slow_start::Seen;
 
 /// A pool of servers.
 pub struct Pool {
@@ -79,7 +82,7 @@ pub struct Pool {
     set: ArcSwap<Set>,
     next_id: AtomicUsize,
     drains: Drains,
-    retry: Policy,
+    seen: Arc<Seen>,
     budget: Budget,
     outlier: Option<Outlier>,
     breaker: Option<(Breaker, BreakerSeries)>,
@@ -136,8 +139,15 @@ impl Background {
 }
 
 impl Pool {
-    /// Compiles `[upstream.NAME]`; `None` after every mistake in it was reported.
-    pub fn compile(name: &str, config: &UpstreamConfig, meter: &Meter, build: &mut Build<'_>) -> Option<Self> {
+    /// Compiles `[upstream.NAME]`, some of whose servers may have been `seen` before; `None` after every mistake in it
+    /// was reported.
+    pub fn compile(
+        name: &str,
+        config: &UpstreamConfig,
+        seen: &Arc<Seen>,
+        meter: &Meter,
+        build: &mut Build<'_>,
+    ) -> Option<Self> {
         let before = build.errors();
         let config = config.0.clone();
         config.check(build);
@@ -152,7 +162,7 @@ impl Pool {
             set: ArcSwap::from_pointee(Set::new(Vec::new())),
             next_id: AtomicUsize::new(0),
             drains: Drains::new(&config.servers),
-            retry: Policy::new(&config.retry),
+            seen: seen.clone(),
             budget: Budget::new(config.retry.budget.0),
             outlier: config.outlier.clone().map(Outlier::new),
             breaker: config.breaker.clone().map(|config| (Breaker::new(config, Instant::now()), meter.breaker(name))),
@@ -178,7 +188,9 @@ impl Pool {
             return;
         }
         let mut tasks = self.tasks.lock();
-        if self.config.servers.iter().any(|server| matches!(server.address, Address::Name(..))) {
+        if !self.config.servers.iter().any(|server| matches!(server.address, Address::Name(..))) {
+            self.seen.set(&self.set.load().backends);
+        } else {
             tasks.push(background.runtime.spawn(discover::run(Arc::downgrade(self))));
         }
         if let Some(health) = &self.config.health {
@@ -304,12 +316,12 @@ impl Pool {
         self.config.forwarded
     }
 
-    /// Which failures are tried again.
-    pub fn retry(&self) -> &Policy {
-        &self.retry
+    /// How many further tries a request has after the first, and after which failures.
+    pub fn retry(&self) -> (u32, &Failures) {
+        (self.config.retry.attempts, &self.config.retry.on)
     }
 
-    /// How many may be.
+    /// How many retries there may be over all requests.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
@@ -360,11 +372,14 @@ impl Pool {
     pub fn drain(&self, address: &str, drain: bool) -> bool {
         let Ok(address) = address.parse::<Address>() else { return false };
         let address = address.to_string();
+        let set = self.set.load();
+        let drained: Vec<_> = set.backends.iter().filter(|backend| backend.is_draining()).collect();
         let mut found = self.drains.set(&address, drain);
-        for backend in self.set.load().backends.iter().filter(|backend| *backend.name() == *address) {
+        for backend in set.backends.iter().filter(|backend| *backend.name() == *address) {
             backend.drain(drain);
             found = true;
         }
+        drained.iter().filter(|backend| !backend.is_draining()).for_each(|backend| backend.warming().begin());
         found
     }
 
@@ -376,7 +391,8 @@ impl Pool {
         let draining = self.drains.of(&server.address, address);
         let counts = self.meter.server(&self.name, &shown.to_string());
         let backend = Backend::new(id, server.weight, shown, peer, health, counts).with_target(target);
-        Some(backend.with_drain(&server.address, draining))
+        let warming = self.seen.warming(&backend.name(), self.config.slow_start);
+        Some(backend.with_drain(&server.address, draining).with_warming(warming))
     }
 }
 

@@ -141,6 +141,7 @@ impl Outlier {
         for server in servers.iter().filter(|server| server.record().is_ejected()) {
             let record = server.record();
             if record.history.lock().until.is_some_and(|until| until <= now) {
+                server.warming().begin();
                 record.ejected.store(false, Ordering::Relaxed);
                 record.streak.store(0, Ordering::Relaxed);
                 back.push(server.clone());

@@ -221,6 +221,30 @@ Sent to the upstream other (127.0.0.1:8081)
 }
 
 #[test]
+fn short_forms_are_explained_in_full() {
+    let config = gateway()
+        .config("[upstream]\no = [\"127.0.0.1:1\"]\nnext = [\"127.0.0.1:2\"]")
+        .config("[defaults]\ntimeout = { connect = \"1s\", total = \"9s\" }\nretry = { attempts = 2 }")
+        .config("mirror = { upstream = \"next\", share = 0.5 }\nvalidate = { max_body = \"10B\" }")
+        .config("[[route]]\nmatch = \"/**\"\nupstream = \"o\"\ntimeout = \"2s\"\nretry = false");
+    let text = said(&config.run(&["explain", "POST /", "--config", "@file"]));
+    for words in [
+        "  timeout\n    connect = \"1s\"  ",
+        "    total = \"2s\"  ",
+        "portcullis.toml:12 (route)\n",
+        "  retry is switched off  ",
+        "\nA share of 0.5 is copied to the upstream next (127.0.0.1:2)\n",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    for (field, sent) in [("Content-Length: 10", true), ("Content-Length: 11", false), ("Upgrade: websocket", true)] {
+        let text = said(&config.run(&["explain", "POST /", "--config", "@file", "-H", field]));
+        assert_eq!(text.contains("Sent to the upstream o"), sent, "{text}");
+        assert_eq!(text.contains("is copied to"), field.ends_with("10"), "{text}");
+    }
+}
+
+#[test]
 fn the_scheme_chooses_the_listener() {
     let identity = Authority::new("test").issue(&["x.test"]);
     let config = gateway()

@@ -1,9 +1,11 @@
 //! Servers that fail: ejected one by one, or the whole upstream given time by its breaker.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::harness::{Answer, Authority, Builder, ClosedPort, Gateway, Origin, answer, eventually, gateway};
+use crate::harness::{Answer, Authority, Builder, ClosedPort, Gateway, Origin, Seen, answer, eventually, gateway};
 
 const ROUTE: &str = "[[route]]\nmatch = \"/**\"\nupstream = \"o\"";
 
@@ -157,4 +159,142 @@ fn a_probe_whose_client_leaves_does_not_keep_the_breaker_half_open() {
     gw.get("/").send().expect(503).problem("breaker-open");
     drop(probe);
     eventually("another probe", || (gw.get("/").send().status == 200).then_some(()));
+}
+
+/// Servers that are asked socket to socket, and by Pingora: `/short/…` and `/long/…` with the same script, whose routes
+/// say the same.
+fn both_ways(script: fn(&Seen) -> Answer, upstream: &str, route: &str, more: &str) -> (Gateway, [Origin; 2]) {
+    let authority = Authority::new("test");
+    let tls = authority.server(&["origin.test"], &["http/1.1"], false);
+    let origins = [Origin::answering(script), Origin::over_tls(tls, script)];
+    let mut builder = gateway().origin("short", &origins[0]).origin("long", &origins[1]);
+    for (way, tls) in [("short", ""), ("long", "tls = { ca = \"ca.pem\", sni = \"origin.test\" }")] {
+        builder = builder
+            .config(&format!("[upstream.{way}]\nservers = [\"@{way}\"]\n{tls}\n{upstream}"))
+            .config(&format!("[[route]]\nmatch = \"/{way}/route\"\nupstream = \"{way}\"\n{route}"))
+            .config(&format!("[[route]]\nmatch = \"/{way}/other\"\nupstream = \"{way}\""));
+    }
+    (builder.config(more).file("ca.pem", authority.pem()).start(), origins)
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_route_says_how_long_its_requests_may_take() {
+    let (gw, _origins) = both_ways(|_| answer(200).after(Duration::from_millis(700)), "", "timeout = \"200ms\"", "");
+    for way in ["/short", "/long"] {
+        gw.get(&format!("{way}/route")).send().expect(504).problem("upstream-timeout");
+        gw.h2c().get(&format!("{way}/route")).send().expect(504).problem("upstream-timeout");
+        gw.get(&format!("{way}/other")).send().expect(200);
+    }
+}
+
+#[test]
+fn a_routes_times_are_merged_key_by_key() {
+    // The route's first byte over the upstream's, the idle time of the defaults, and the upstream's total.
+    let script = |request: &Seen| match request.header("x-case") {
+        "thinks" => answer(200).after(Duration::from_millis(700)).body("thought"),
+        "rests" => answer(200).body("0123456789").resting(5, LONG),
+        _ => Answer::never(),
+    };
+    let upstream = "timeouts = { first_byte = \"100ms\", idle = \"20s\", total = \"2s\" }";
+    let route = "timeout = { first_byte = \"20s\" }";
+    let (gw, _origins) = both_ways(script, upstream, route, "[defaults]\ntimeout = { idle = \"200ms\" }");
+    for way in ["/short", "/long"] {
+        let ask = |route: &str, case: &str| gw.get(&format!("{way}/{route}")).header("X-Case", case).try_send();
+        ask("route", "thinks").unwrap().expect(200).says("thought");
+        ask("other", "thinks").unwrap().expect(504);
+        ask("route", "rests").expect_err("the answer is cut");
+        ask("route", "never").unwrap().expect(504);
+    }
+}
+
+#[test]
+fn a_route_says_how_long_connecting_may_take() {
+    // Connections that nobody accepts: once the queue is full the kernel answers no more.
+    let full = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut held = Vec::new();
+    while let Ok(socket) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        held.push(socket);
+    }
+    for protocol in ["h1", "h2c"] {
+        let gw = gateway()
+            .config(&format!("[upstream.o]\nservers = [\"{address}\"]\nprotocol = \"{protocol}\""))
+            .config("timeouts = { connect = \"1h\" }\nretry = { attempts = 0 }")
+            .config(&format!("{ROUTE}\ntimeout = {{ connect = \"100ms\" }}"))
+            .start();
+        gw.get("/").send().expect(504).problem("upstream-timeout");
+        let labels = format!("upstream=\"o\",server=\"{address}\",reason=\"connect_timeout\"");
+        assert!(metric(&gw, &format!("upstream_failures_total{{{labels}}} 1")));
+    }
+}
+
+#[test]
+fn a_route_says_what_is_tried_again() {
+    let (bad, good) = (Origin::answering(|_| answer(503)), Origin::saying("ok"));
+    let authority = Authority::new("test");
+    let server = || authority.server(&["origin.test"], &["http/1.1"], false);
+    let (bad_tls, good_tls) =
+        (Origin::over_tls(server(), |_| answer(503)), Origin::over_tls(server(), |_| answer(200)));
+    for (bad, good, tls) in
+        [(&bad, &good, ""), (&bad_tls, &good_tls, "tls = { ca = \"ca.pem\", sni = \"origin.test\" }")]
+    {
+        let retry = format!("{tls}\nretry = {{ attempts = 2, on = [\"connect\"] }}");
+        let gw = pool(&[&bad.address(), &good.address()], &retry)
+            .file("ca.pem", authority.pem())
+            .config("retry = { on = [\"503\"] }")
+            .config("[[route]]\nmatch = \"/defaults\"\nupstream = \"o\"")
+            .config("[[route]]\nmatch = \"/never\"\nupstream = \"o\"\nretry = false")
+            .config("[defaults]\nretry = { attempts = 1, on = [\"5xx\"] }")
+            .start();
+        let failures = |path: &str| (0..4).filter(|_| gw.get(path).send().status == 503).count();
+        assert_eq!((failures("/"), failures("/defaults"), failures("/never")), (0, 0, 2));
+        let posted = (0..4).filter(|_| gw.post("/").body("x").send().status == 503).count();
+        assert_eq!(posted, 2, "what is not idempotent is not sent again");
+    }
+}
+
+#[test]
+fn the_upstreams_budget_bounds_the_routes_retries() {
+    let (bad, _) = ill();
+    let gw = pool(&[&bad.address()], "retry = { budget = \"0%\" }")
+        .config("retry = { attempts = 10, on = [\"5xx\"] }")
+        .start();
+    (0..5).for_each(|_| drop(gw.get("/").send().expect(500)));
+    assert_eq!(bad.requests().len(), 5 + 10, "ten are there from the start");
+}
+
+#[test]
+fn a_server_that_comes_back_or_is_new_gets_its_share_bit_by_bit() {
+    let ((bad, well), good, new) = (ill(), Origin::saying("ok"), Origin::saying("ok"));
+    let keys = "outlier = { consecutive = 1, eject_for = \"100ms\" }\nslow_start = \"1h\"";
+    let gw = pool(&[&bad.address(), &good.address()], keys).start();
+    let mut client = gw.connect();
+    let mut ask = |times: usize| (0..times).for_each(|_| drop(client.get("/").send()));
+    // All are new.
+    ask(2);
+    assert_eq!((bad.requests().len(), good.requests().len()), (1, 1));
+    well.store(true, Ordering::Relaxed);
+    gw.says(&format!("the server {} of the upstream o failed and is ejected", bad.address()));
+    let before = bad.requests().len();
+    eventually("requests for the server", || {
+        ask(1);
+        (bad.requests().len() > before).then_some(())
+    });
+    let before = bad.requests().len();
+    ask(400);
+    let again = bad.requests().len() - before;
+    assert!((1..80).contains(&again), "a tenth of its turns is about 36 of 400, not {again}");
+
+    // A reload adds one, and the others are what they are.
+    let config = std::fs::read_to_string(gw.dir().join("portcullis.toml")).unwrap();
+    let server = format!("servers = [\"{}\", ", new.address());
+    gw.rewrite(&config.replace("servers = [", &server).replace(&format!("\"{}\", ", bad.address()), ""));
+    gw.reload().expect(200);
+    let before = good.requests().len();
+    ask(400);
+    let (new, good) = (new.requests().len(), good.requests().len() - before);
+    assert!((1..80).contains(&new) && new + good == 400, "{new} {good}");
 }

@@ -15,7 +15,7 @@ use super::upload::{Sending, Upload};
 use crate::facts::Connection;
 use crate::http1::{Framing, Malformed, ResponseHead, write_request};
 use crate::proxy::patience::{self, Patience};
-use crate::proxy::{Ctx, answer, forward};
+use crate::proxy::{Ctx, answer, forward, mirror};
 use crate::reply::Reply;
 use crate::upstream::Server;
 
@@ -123,6 +123,7 @@ impl<C: Client> Exchange<'_, C> {
         self.waiting = Waiting::Nobody;
         if self.upload.is_read() {
             patience::sent(ctx);
+            mirror::whole(self.upload.framing, ctx);
         }
         let bodiless = self.request.method == Method::HEAD;
         let mut interim = 0;
@@ -213,15 +214,17 @@ impl<C: Client> Exchange<'_, C> {
                 Poll::Ready(Ok(data)) => ctx.body += data,
             }
             self.waiting = Waiting::Nobody;
-            if let Some(most) = self.client.connection().listener.limits.max_body
+            if let Some(most) = ctx.max_body()
                 && ctx.body > most
             {
                 server.unsent.clear();
                 let reply = Reply::body_too_large(format!("the body has more than {most} bytes")).closing();
                 return Err(Broken::Client(Fault::Reply(reply)));
             }
+            mirror::part(&server.unsent, ctx);
             if self.upload.state == Sending::Done {
                 self.request_sent(ctx);
+                mirror::whole(self.upload.framing, ctx);
             }
         }
     }

@@ -28,6 +28,7 @@ use self::http1::Http1;
 use self::http2::Http2;
 use self::upload::Upload;
 use super::log_line::Carried;
+use super::mirror::{self, Mirrors};
 use super::patience::Patience;
 use super::{Ctx, admit, answer, forward, log_line};
 use crate::deadline::Alarm;
@@ -35,7 +36,8 @@ use crate::facts::Connection;
 use crate::gateway::Gateway;
 use crate::http1::{Framing, keeps_alive, parse_request};
 use crate::reply::Reply;
-use crate::upstream::{Failure, Idle, Server};
+use crate::types::Failure;
+use crate::upstream::{Idle, Server};
 
 pub(super) use self::cached::{Said, report};
 pub use self::http1::Wire;
@@ -46,6 +48,7 @@ pub struct Direct {
     gateway: Arc<ArcSwap<Gateway>>,
     idle: Arc<Idle>,
     long_way: LongWay,
+    mirrors: Arc<Mirrors>,
 }
 
 /// Serves a request of the gateway's own by Pingora, at a stream within the gateway: the connection that it comes by,
@@ -70,10 +73,10 @@ pub type Ending<'e> = dyn Fn() -> bool + Send + Sync + 'e;
 const SWEEP: Duration = Duration::from_secs(5);
 
 impl Direct {
-    /// A short way over the configuration that `gateway` holds at the time of each request, beside this long one. Must be
-    /// made on the runtime of the worker that it is for.
-    pub fn new(gateway: Arc<ArcSwap<Gateway>>, long_way: LongWay) -> Self {
-        let idle = Arc::new(Idle::default());
+    /// A short way over the configuration that `gateway` holds at the time of each request, beside this long one and with its
+    /// copies of requests. Must be made on the runtime of the worker that it is for.
+    pub fn new(gateway: Arc<ArcSwap<Gateway>>, mirrors: Arc<Mirrors>, long_way: LongWay) -> Self {
+        let idle = mirrors.idle();
         let swept = Arc::downgrade(&idle);
         tokio::spawn(async move {
             loop {
@@ -84,7 +87,7 @@ impl Direct {
                 }
             }
         });
-        Self { gateway, idle, long_way }
+        Self { gateway, idle, mirrors, long_way }
     }
 
     /// Serves a request whose head was found to be sound. `ending` says, when the answer begins, whether the
@@ -185,19 +188,20 @@ impl Direct {
     /// Asks one server after the other, as far as that is allowed.
     async fn forward<C: Client>(&self, exchange: &mut Exchange<'_, C>, ctx: &mut Ctx) -> Result<(), Fault> {
         let method = &exchange.request.method;
-        let Some(pool) = ctx.pool().cloned() else {
+        let (Some(pool), Some(timeouts)) = (ctx.pool().cloned(), ctx.timeouts()) else {
             return Err(Fault::Reply(Reply::internal("the route has no upstream")));
         };
         loop {
             if !forward::choose(ctx, exchange.request) {
                 return Err(Fault::Reply(answer::no_server(ctx)));
             }
+            mirror::begin(&self.mirrors, exchange.request, ctx);
             let Some(backend) = ctx.attempt.as_ref().map(|attempt| attempt.pick.shared()) else {
                 return Err(Fault::Reply(Reply::internal("no server was taken")));
             };
             let (mut server, reused) = match self.idle.take(&backend) {
                 Some(server) => (server, true),
-                None => match Server::connect(&backend, pool.timeouts().connect).await {
+                None => match Server::connect(&backend, timeouts.connect).await {
                     Ok(server) => (server, false),
                     Err(error) => {
                         let late = error.kind() == io::ErrorKind::TimedOut;

@@ -75,6 +75,11 @@ impl Meter {
         }
     }
 
+    /// For the copies of requests that an upstream gets.
+    pub fn mirror(&self, upstream: &str) -> MirrorSeries {
+        MirrorSeries(RESULTS.map(|result| self.metrics.mirrored.series([upstream, result])))
+    }
+
     /// For a listener.
     pub fn listener(&self, name: &str) -> ListenerSeries {
         self.metrics.listeners.within(self.most, [name])
@@ -93,6 +98,32 @@ impl Meter {
     /// The policies that would have stopped a request, were they not in a shadow.
     pub fn shadowed(&self) -> Arc<Words> {
         self.metrics.shadowed.clone()
+    }
+}
+
+/// The numbers of the copies of requests that one upstream gets.
+pub struct MirrorSeries([Series<IntCounterVec, 2>; 4]);
+
+/// What became of a copy.
+#[derive(Clone, Copy)]
+pub enum Mirrored {
+    /// It was answered, whatever the status.
+    Answered,
+    /// It was not.
+    Failed,
+    /// It was not sent, for too many were under way.
+    Dropped,
+    /// It was not made, for the request is none that can be copied, or was not whole.
+    Skipped,
+}
+
+/// The label values of [`Mirrored`].
+const RESULTS: [&str; 4] = ["answered", "failed", "dropped", "skipped"];
+
+impl MirrorSeries {
+    /// A copy has come to its end.
+    pub fn count(&self, result: Mirrored) {
+        self.0[result as usize].inc();
     }
 }
 

@@ -1,0 +1,18 @@
+//! What policies say of every exchange of their route, once they are compiled.
+
+use super::mirror::Mirror;
+use super::retry::Retry;
+use super::timeout::Timeout;
+
+/// What holds for every exchange of a route.
+#[derive(Default)]
+pub struct Terms {
+    /// Bytes that the body of a request may have.
+    pub max_body: Option<u64>,
+    /// How long things may take, in the place of what the upstream says.
+    pub timeout: Timeout,
+    /// What is tried again, in the place of what the upstream says.
+    pub retry: Retry,
+    /// Who gets copies of requests.
+    pub mirror: Option<Mirror>,
+}
