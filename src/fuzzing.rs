@@ -11,6 +11,7 @@ use crate::http1::chunked::Chunked;
 use crate::http1::{Framing, parse_request, parse_response, write_request};
 use crate::server::acme::Acme;
 use crate::server::{head, listener};
+use crate::store::resp;
 use crate::telemetry::metrics::traffic::Meter;
 use crate::types::path;
 
@@ -149,6 +150,17 @@ pub fn cache_key(data: &[u8]) {
             }
         }
     });
+/// What a store says is an answer or none, and no more of it is held than a few lines.
+pub fn store(data: &[u8]) {
+    const NUMBERS: usize = 4;
+    match resp::parse(data, NUMBERS) {
+        Ok(Some((answer, length))) => {
+            assert_eq!(resp::parse(&data[..length], NUMBERS), Ok(Some((answer, length))));
+            assert_eq!(resp::parse(&data[..length - 1], NUMBERS), Ok(None));
+        }
+        Ok(None) => assert!(data.len() <= resp::LONGEST + 2 + NUMBERS * (resp::NUMBER + 2)),
+        Err(_) => {}
+    }
 }
 
 /// A file is compiled, or refused with words.

@@ -22,7 +22,7 @@
 
 mod config;
 mod link;
-mod resp;
+pub(crate) mod resp;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -373,5 +373,71 @@ impl Script {
             Answer::Refused(code) => Err(Failure::Refused(code)),
             _ => Err(Failure::Garbage),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(port: u16) -> Store {
+        let (host, known) = ("127.0.0.1".into(), Mutex::default());
+        let target = Target { host, port, tls: None, greeting: Box::default(), greetings: 0, known };
+        Store::new("a", target, Duration::from_secs(5), &Meter::default())
+    }
+
+    #[test]
+    fn a_store_falls_once_and_only_by_what_was_asked_since_it_came_up() {
+        let store = store(1);
+        let redis = &store.redis;
+        assert!(store.is_up());
+        redis.comes_up();
+        redis.falls(0, &Failure::Late);
+        redis.falls(0, &Failure::Broken);
+        assert!(!store.is_up());
+        redis.comes_up();
+        assert!(store.is_up());
+        redis.falls(0, &Failure::Late);
+        assert!(store.is_up(), "that call began before");
+        redis.falls(2, &Failure::Late);
+        assert!(!store.is_up());
+    }
+
+    #[test]
+    fn no_more_than_so_many_calls_are_under_way() {
+        // Connections are made there, and nothing is read.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let redis = store(listener.local_addr().unwrap().port()).redis.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let busy = runtime.block_on(async {
+            let mut busy = 0;
+            let mut waiting = Vec::new();
+            for _ in 0..3 * link::MOST {
+                let mut call = Box::pin(redis.call(resp::command(&[b"PING"]), 0));
+                // The connection's task has its turn after each.
+                match tokio::time::timeout(Duration::ZERO, &mut call).await {
+                    Ok(answer) => busy += usize::from(answer == Err(Failure::Busy)),
+                    Err(_) => waiting.push(call),
+                }
+                tokio::task::yield_now().await;
+            }
+            assert!(waiting.len() <= 2 * link::MOST, "{}", waiting.len());
+            busy
+        });
+        assert!(busy >= link::MOST, "{busy}");
+    }
+
+    #[test]
+    fn a_call_has_the_keys_between_the_script_and_its_arguments() {
+        let script = Script::new("return {1}", 1, &[7, 0]);
+        let text = |head: &[u8]| String::from_utf8(script.call(head, &[Key::from_slice(b"k")])).unwrap();
+        let rest = "$1\r\n1\r\n$1\r\nk\r\n$1\r\n7\r\n$1\r\n0\r\n";
+        assert_eq!(text(&script.by_text), format!("*6\r\n$4\r\nEVAL\r\n$10\r\nreturn {{1}}\r\n{rest}"));
+        let hash = "9c8545b8579e405965831fc6d1e3d0b3ac248d51";
+        assert_eq!(text(&script.by_hash), format!("*6\r\n$7\r\nEVALSHA\r\n$40\r\n{hash}\r\n{rest}"));
+        let given = |list: &[u64]| script.numbers(Answer::Numbers(list.iter().copied().collect()));
+        assert!(given(&[3]).is_ok());
+        assert_eq!((given(&[]), given(&[1, 2])), (Err(Failure::Garbage), Err(Failure::Garbage)));
+        assert_eq!(script.numbers(Answer::Done), Err(Failure::Garbage));
     }
 }

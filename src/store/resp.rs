@@ -7,16 +7,16 @@
 use smallvec::SmallVec;
 
 /// Bytes of the first line of an answer. Errors of scripts are long.
-pub(super) const LONGEST: usize = 4096;
+pub(crate) const LONGEST: usize = 4096;
 /// Bytes of a line with a number: its kind and 20 digits.
-const NUMBER: usize = 21;
+pub(crate) const NUMBER: usize = 21;
 
 /// What a script found, a number for each of its keys.
 pub type Numbers = SmallVec<[u64; 4]>;
 
 /// What a server says to one command.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It is done, or `PONG`.
     Done,
     /// It is not, by this code: `NOSCRIPT`, `WRONGPASS`.
@@ -27,10 +27,10 @@ pub(super) enum Answer {
 
 /// What is not an answer to anything that the gateway asks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Garbage;
+pub(crate) struct Garbage;
 
 /// Reads one answer of at most so many numbers; gives its length as well, and `None` while it is not whole.
-pub(super) fn parse(bytes: &[u8], most: usize) -> Result<Option<(Answer, usize)>, Garbage> {
+pub(crate) fn parse(bytes: &[u8], most: usize) -> Result<Option<(Answer, usize)>, Garbage> {
     let mut lines = Lines { bytes, at: 0 };
     let Some(first) = lines.next(LONGEST)? else { return Ok(None) };
     let answer = match first.split_first() {
