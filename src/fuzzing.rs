@@ -65,6 +65,11 @@ pub fn target(data: &[u8]) {
     }
 }
 
+/// Tokens and key sets are read or refused, and nothing is good that nobody signed.
+pub fn token(data: &[u8]) {
+    crate::policy::fuzz_token(data);
+}
+
 /// A file is compiled, or refused with words.
 pub fn config(text: &str) {
     let loaded = crate::config::Loaded::from_text("fuzz.toml", text);

@@ -129,6 +129,8 @@ mod request;
 mod response;
 mod when;
 
+#[cfg(fuzzing)]
+pub use auth::fuzz_token;
 pub use auth::{KeyHash, Providers};
 pub use when::When;
 
