@@ -150,6 +150,8 @@ pub fn cache_key(data: &[u8]) {
             }
         }
     });
+}
+
 /// What a store says is an answer or none, and no more of it is held than a few lines.
 pub fn store(data: &[u8]) {
     const NUMBERS: usize = 4;
@@ -161,6 +163,11 @@ pub fn store(data: &[u8]) {
         Ok(None) => assert!(data.len() <= resp::LONGEST + 2 + NUMBERS * (resp::NUMBER + 2)),
         Err(_) => {}
     }
+}
+
+/// Tokens and key sets are read or refused, and nothing is good that nobody signed.
+pub fn token(data: &[u8]) {
+    crate::policy::fuzz_token(data);
 }
 
 /// A file is compiled, or refused with words.

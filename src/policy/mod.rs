@@ -164,6 +164,8 @@ mod timeout;
 mod validate;
 mod when;
 
+#[cfg(fuzzing)]
+pub use auth::fuzz_token;
 pub use auth::{KeyHash, Providers};
 pub use cache::{Cache, Wanted};
 pub use mirror::Mirror as MirrorTerms;

@@ -448,6 +448,25 @@ fn keys_are_discovered_rotated_and_kept() {
 }
 
 #[test]
+fn tests_of_a_reload_ask_no_provider() {
+    let provider = Provider::new(&[&Signer::new("1")]);
+    let token = Signer::new("unknown").token(&json!({ "sub": "alice", "exp": in_seconds(300) }));
+    let jwt = format!("jwks = \"http://{}/keys\", cool_down = \"1s\"", provider.origin.address());
+    let gw = protected(&jwt, &Origin::saying("ok")).start();
+    let ask = || gw.get("/").header("Authorization", &bearer(&token)).send().status;
+    eventually("the keys are there", || (ask() == 401).then_some(()));
+    std::thread::sleep(Duration::from_millis(1100));
+    let asked = provider.asked();
+    let config = std::fs::read_to_string(gw.dir().join("portcullis.toml")).unwrap();
+    let test = "[[test]]\nrequest = \"GET /\"\nexpect = { status = 401, stopped_by = \"auth\" }\n";
+    gw.rewrite(&format!("{config}{test}headers = {{ Authorization = \"{}\" }}\n", bearer(&token)));
+    gw.reload().expect(200);
+    assert_eq!(provider.asked(), asked);
+    // What is live may ask again by now.
+    assert_eq!((ask(), provider.asked()), (401, asked + 1));
+}
+
+#[test]
 fn keys_in_a_file_that_changes_are_noticed() {
     let (origin, old, new) = (Origin::saying("ok"), Signer::new("old"), Signer::new("new"));
     let jwt = "issuer = \"https://id.test/\", audience = \"api\", jwks = { file = \"keys.json\" }";

@@ -288,6 +288,30 @@ fn a_hundred_requests_ask_once() {
 }
 
 #[test]
+fn a_flood_of_tokens_does_not_reach_the_provider() {
+    let origin = Origin::saying("ok");
+    let provider = Origin::answering(|seen| match token_of(seen).as_str() {
+        "good" => answer(200).body("{\"active\":true,\"sub\":\"alice\"}"),
+        _ => Answer::never(),
+    });
+    let url = format!("http://{}/", provider.address());
+    let gw = protected(&url, ", ttl = \"600s\", timeout = \"60s\"", &origin).start();
+    assert_eq!(send(&gw, "good"), 200);
+    let flood: Vec<_> = (0..256)
+        .map(|i| {
+            let mut connection = gw.connect();
+            connection.send_raw(format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer bad-{i}\r\n\r\n"));
+            connection
+        })
+        .collect();
+    provider.wait_for_requests(257);
+    assert_eq!(send(&gw, "one-more"), 503);
+    let line = gw.logged("what is too much", |line| line["status"] == 503);
+    assert_eq!(line["cause"], "the provider is asked too much at once");
+    assert_eq!((send(&gw, "good"), provider.requests().len(), flood.len()), (200, 257, 256));
+}
+
+#[test]
 fn the_place_is_discovered_and_the_secret_can_be_posted() {
     let origin = Origin::saying("ok");
     let provider = Provider::new(&[("a", json!({ "active": true, "client_id": "app" }))]);

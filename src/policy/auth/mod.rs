@@ -58,6 +58,8 @@ use introspection::{Introspection, IntrospectionConfig};
 use jwt::{Jwt, JwtConfig};
 
 pub use identity::KeyHash;
+#[cfg(fuzzing)]
+pub use jwt::fuzz as fuzz_token;
 
 /// The compiled policy.
 pub struct Auth {
@@ -390,7 +392,7 @@ impl Provider {
             Kind::Forward(forward) => return forward.judge(request, facts).await,
         };
         match (authorization(request, scheme), &self.kind) {
-            (Ok(Some(token)), Kind::Jwt(jwt)) => jwt.judge(token, now).await,
+            (Ok(Some(token)), Kind::Jwt(jwt)) => jwt.judge(token, facts.rehearsal, now).await,
             (Ok(Some(token)), Kind::Introspection(introspection)) => {
                 introspection.judge(token, facts.rehearsal, now).await
             }

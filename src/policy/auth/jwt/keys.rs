@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::super::remote;
 use super::key::Key;
 use crate::client::Client;
+use crate::policy::auth::remote;
 
 /// How long a request waits for keys.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -17,6 +17,8 @@
 //! that name none are taken. The signature of a token is checked once; then it is remembered until it expires or the
 //! keys change. A token cannot be called back before: let tokens expire soon.
 
+#[cfg(fuzzing)]
+mod fuzzing;
 mod key;
 mod keys;
 mod token;
@@ -39,6 +41,9 @@ use crate::types::{OneOrMore, Secret, Timespan};
 use key::{Algorithm, Key, shortest_secret};
 use keys::{KeySet, Keys, Place, Remote};
 use token::{Rules, Signature, Token};
+
+#[cfg(fuzzing)]
+pub use fuzzing::token as fuzz;
 
 /// `jwt` as it is written.
 #[derive(Deserialize)]
@@ -153,15 +158,15 @@ impl Jwt {
         self.keys.start(runtime);
     }
 
-    /// Whose token it is.
-    pub(super) async fn judge(&self, text: &[u8], now: u64) -> Judgement {
+    /// Whose token it is. In a rehearsal nobody is asked for keys.
+    pub(super) async fn judge(&self, text: &[u8], rehearsal: bool, now: u64) -> Judgement {
         if let Some(generation) = self.keys.generation()
             && let Some(consumer) = self.remembered.find(text, generation, now)
         {
             return Judgement::Known(consumer);
         }
         // Apart, for it is rare, and would be large in every request's future.
-        Box::pin(self.look_into(text, now)).await
+        Box::pin(self.look_into(text, rehearsal, now)).await
     }
 
     /// Who somebody with these claims would be.
@@ -169,7 +174,7 @@ impl Jwt {
         self.identities.of(claims)
     }
 
-    async fn look_into(&self, text: &[u8], now: u64) -> Judgement {
+    async fn look_into(&self, text: &[u8], rehearsal: bool, now: u64) -> Judgement {
         let token = match Token::parse(text, &self.rules) {
             Ok(token) => token,
             Err(why) => return Judgement::Wrong(why),
@@ -181,7 +186,7 @@ impl Jwt {
         };
         let known = match self.keys.now() {
             Some(set) => set,
-            None => match self.keys.renewed(None).await {
+            None => match self.renewed(None, rehearsal).await {
                 Some(set) => set,
                 None => return Judgement::Unknowable("there are no keys of the provider yet".into()),
             },
@@ -190,7 +195,7 @@ impl Jwt {
             Signature::Good => known,
             Signature::Bad => return Judgement::Wrong("the token's signature is wrong"),
             Signature::UnknownKey => {
-                let renewed = self.keys.renewed(Some(known.generation)).await;
+                let renewed = self.renewed(Some(known.generation), rehearsal).await;
                 match renewed.map(|set| (self.signature(&token, &set), set)) {
                     Some((Signature::Good, set)) => set,
                     _ => return Judgement::Wrong("no key of the provider made the token's signature"),
@@ -204,6 +209,10 @@ impl Jwt {
             }
             Err(why) => Judgement::Wrong(why),
         }
+    }
+
+    async fn renewed(&self, known: Option<u64>, rehearsal: bool) -> Option<Arc<KeySet>> {
+        if rehearsal { None } else { self.keys.renewed(known).await }
     }
 
     fn signature(&self, token: &Token<'_>, set: &KeySet) -> Signature {

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::super::claims;
 use super::key::{Algorithm, Key};
+use crate::policy::auth::claims;
 
 /// Bytes of the longest token that is looked at.
 const LONGEST: usize = 16 << 10;
