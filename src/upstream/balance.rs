@@ -65,7 +65,7 @@ impl Set {
             BalanceConfig::RoundRobin | BalanceConfig::Hash(_) if retry => self.random(usable, weight),
             // Who is not warm passes some of its turns over.
             BalanceConfig::RoundRobin | BalanceConfig::Hash(_) => {
-                self.next(|backend| usable(backend) && warm.turn(backend))
+                self.next(|backend| usable(backend) && warm.turn(backend)).or_else(|| self.next(&usable))
             }
             BalanceConfig::Random => self.random(usable, weight),
             // Idle servers share by weight, for the heavier one is not less busy than the other.
@@ -89,7 +89,7 @@ impl Set {
         Warm { now: Some(now), most }
     }
 
-    /// The next turn of a server that takes it; at least one of them must always do.
+    /// The next turn of a server that takes it.
     fn next(&self, takes: impl Fn(&Backend) -> bool) -> Option<usize> {
         let length = self.schedule.len();
         let start = self.cursor.fetch_add(1, Ordering::Relaxed);
