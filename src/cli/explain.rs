@@ -25,6 +25,7 @@ use crate::http1::write_field;
 use crate::policy::{self, Chain, Scope};
 use crate::proxy::{End, Outcome};
 use crate::server::listener::ListenerSpec;
+use crate::telemetry::metrics::traffic::Meter;
 use crate::upstream::{Health, Pool};
 
 #[derive(clap::Args)]
@@ -278,7 +279,7 @@ fn policies_of(
     let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
     let providers = gateway.providers();
     let scope = Scope { captures, route: "", layers: &names, owner: "", providers, authenticated: false };
-    let _ = Chain::compile(&nodes, &scope, build);
+    let _ = Chain::compile(&nodes, &scope, &Meter::default(), build);
     let mut shown = Vec::new();
     for key in policy::KEYS {
         let Some(nearest) = nodes.iter().find_map(|node| node.get(key)) else { continue };

@@ -66,6 +66,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// What it matches, in short: methods, the first host and the path.
     pub matches: Arc<str>,
+    /// The pattern of its paths.
+    pub pattern: Arc<str>,
     /// Its policies.
     pub chain: Chain,
     /// Where its requests go.
@@ -92,7 +94,7 @@ impl Gateway {
         let before = build.errors();
         let root = build.node();
         let pools = compile_pools(root, meter, build);
-        let providers = Providers::compile(root, build);
+        let providers = Providers::compile(root, meter, build);
         check_bundles(root, build);
         let mut compiler =
             Routes { root, meter, pools: &pools, providers: &providers, used: HashSet::new(), names: HashMap::new() };
@@ -316,13 +318,14 @@ impl Routes<'_> {
         }
         let layers: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
         // Without its path a route's captures are not known: its policies would be reported for nothing.
-        let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, build));
+        let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, self.meter, build));
         let destination = self.destination(&config, &scope, build);
         let (spec, chain, destination) = (spec?, chain?, destination?);
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
         let made_of = layers.iter().map(|layer| build.fingerprint(layer, &[]).short()).collect();
+        let pattern = config.matches.path.as_deref().unwrap_or("/**").into();
         let counts = self.meter.route(&name);
-        whole.then_some((Route { name, matches, chain, destination, counts, made_of }, spec))
+        whole.then_some((Route { name, matches, pattern, chain, destination, counts, made_of }, spec))
     }
 
     fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {

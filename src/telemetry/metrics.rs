@@ -16,9 +16,11 @@
 //! assert!(!metrics.render().contains("api.example.com"));
 //! ```
 //!
-//! A label takes values of the configuration, never of a request. What traffic is counted with is in [`traffic`].
+//! A label takes values of the configuration, never of a request. What traffic is counted with is in [`traffic`] and
+//! [`policies`].
 
 mod cells;
+pub mod policies;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -32,6 +34,7 @@ use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use cells::Group;
+use policies::{AuthCounts, PolicyCounts, WaitCounts};
 use traffic::{ListenerCounts, RouteCounts, ServerCounts};
 
 pub use cells::Words;
@@ -57,6 +60,9 @@ pub struct Metrics {
     breaker_state: Family<IntGaugeVec, 1>,
     breaker_opened: Family<IntCounterVec, 1>,
     routes: Family<Group<RouteCounts>, 1>,
+    policies: Family<Group<PolicyCounts>, 2>,
+    waits: Family<Group<WaitCounts>, 1>,
+    auth: Family<Group<AuthCounts>, 1>,
     servers: Family<Group<ServerCounts>, 2>,
     listeners: Family<Group<ListenerCounts>, 1>,
 }
@@ -130,6 +136,9 @@ impl Metrics {
                 "reason",
             ),
             routes: Family::new(Group::new(series.clone())),
+            policies: Family::new(Group::new(series.clone())),
+            waits: Family::new(Group::new(series.clone())),
+            auth: Family::new(Group::new(series.clone())),
             servers: Family::new(Group::new(series.clone())),
             listeners: Family::new(Group::new(series)),
             registry,
@@ -144,6 +153,9 @@ impl Metrics {
         });
         self.routes.vector().write(&mut text);
         self.stopped.write(&mut text);
+        self.policies.vector().write(&mut text);
+        self.waits.vector().write(&mut text);
+        self.auth.vector().write(&mut text);
         self.servers.vector().write(&mut text);
         self.listeners.vector().write(&mut text);
         self.refused.write(&mut text);

@@ -42,6 +42,8 @@ use crate::build::{Build, Node};
 use crate::facts::{Connection, Consumer, Facts};
 use crate::keep;
 use crate::reply::Reply;
+use crate::telemetry::metrics::policies::{AuthSeries, Reason};
+use crate::telemetry::metrics::traffic::Meter;
 use crate::types::OneOrMore;
 use crate::types::template::Template;
 use api_key::{ApiKey, ApiKeyConfig, Place};
@@ -78,6 +80,7 @@ struct Provider {
     challenge: HeaderValue,
     /// What it is told when what it brought is not good (RFC 6750, section 3).
     rejection: HeaderValue,
+    counts: AuthSeries,
 }
 
 /// What callers are known by, and who they are.
@@ -97,7 +100,7 @@ enum Judgement {
     /// It is from this caller.
     Known(Arc<Consumer>),
     /// Its credential is not good, for this reason.
-    Wrong(&'static str),
+    Wrong(Reason, &'static str),
     /// Whether its credential is good cannot be found out now.
     Unknowable(&'static str),
     /// Its credentials can be understood in two ways.
@@ -161,10 +164,11 @@ impl Policy for Auth {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
         if self.apart && self.credentials(request) > 1 {
             let how = "the request has more than one credential";
+            self.count(0, Reason::Ambiguous, facts);
             return Err(Reply::bad_request(how).because(how));
         }
         let (mut wrong, mut unknowable) = (None, None);
-        for provider in &self.providers {
+        for (i, provider) in self.providers.iter().enumerate() {
             match provider.judge(request, &facts.connection, now).await {
                 Judgement::Known(consumer) => {
                     facts.consumer = Some(consumer);
@@ -172,20 +176,28 @@ impl Policy for Auth {
                     return Ok(());
                 }
                 Judgement::Absent => {}
-                Judgement::Wrong(why) => wrong = wrong.or(Some((provider, why))),
-                Judgement::Unknowable(why) => unknowable = unknowable.or(Some(why)),
-                Judgement::Ambiguous(how) => return Err(Reply::bad_request(how).because(how)),
+                Judgement::Wrong(reason, why) => wrong = wrong.or(Some((i, reason, why))),
+                Judgement::Unknowable(why) => unknowable = unknowable.or(Some((i, why))),
+                Judgement::Ambiguous(how) => {
+                    self.count(i, Reason::Ambiguous, facts);
+                    return Err(Reply::bad_request(how).because(how));
+                }
             }
         }
-        if let Some(why) = unknowable {
+        if let Some((i, why)) = unknowable {
+            self.count(i, Reason::ProviderDown, facts);
             let detail = "it cannot be found out now who asks: try again";
             return Err(Reply::auth_unavailable(detail).retry_after(1).because(why));
         }
         Err(match wrong {
-            Some((provider, why)) => Reply::unauthorized("the credential is not valid")
-                .because(why)
-                .with(WWW_AUTHENTICATE, provider.rejection.clone()),
+            Some((i, reason, why)) => {
+                self.count(i, reason, facts);
+                Reply::unauthorized("the credential is not valid")
+                    .because(why)
+                    .with(WWW_AUTHENTICATE, self.providers[i].rejection.clone())
+            }
             None => {
+                self.count(0, Reason::Missing, facts);
                 let reply =
                     Reply::unauthorized("the request has no credential").because("the request has no credential");
                 self.providers
@@ -204,6 +216,13 @@ impl Policy for Auth {
 }
 
 impl Auth {
+    /// A request is not let in, and one of the providers says why. What is true of all is said by the first.
+    fn count(&self, provider: usize, why: Reason, facts: &Facts) {
+        if !facts.rehearsal {
+            self.providers[provider].counts.failed(why);
+        }
+    }
+
     /// How many credentials a request has, in different places.
     fn credentials(&self, request: &RequestHeader) -> usize {
         let mut places: Vec<&Place> = Vec::new();
@@ -231,12 +250,12 @@ impl Auth {
 
 impl Providers {
     /// Compiles every `[auth.NAME]` and `[consumer.NAME]`.
-    pub fn compile(root: &Node, build: &mut Build<'_>) -> Self {
+    pub fn compile(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Self {
         let consumers = Consumers::compile(root, build);
         let mut providers = BTreeMap::new();
         for (name, entry) in root.get("auth").and_then(Node::table).into_iter().flatten() {
-            let provider =
-                build.within_detached(&entry.node, |build| Provider::compile(name, root, consumers.clone(), build));
+            let provider = build
+                .within_detached(&entry.node, |build| Provider::compile(name, root, consumers.clone(), meter, build));
             providers.insert(name.clone(), provider.map(Arc::new));
         }
         let all = providers.values().flatten().flat_map(|provider: &Arc<Provider>| provider.headers.iter());
@@ -272,7 +291,7 @@ impl Providers {
 }
 
 impl Provider {
-    fn compile(name: &str, root: &Node, consumers: Consumers, build: &mut Build<'_>) -> Option<Self> {
+    fn compile(name: &str, root: &Node, consumers: Consumers, meter: &Meter, build: &mut Build<'_>) -> Option<Self> {
         let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
             build
@@ -333,7 +352,13 @@ impl Provider {
             _ => challenge.clone(),
         };
         let value = |text: &str| HeaderValue::from_str(text).expect("the name was checked");
-        Some(Self { kind, headers, challenge: value(&challenge), rejection: value(&rejection) })
+        Some(Self {
+            kind,
+            headers,
+            challenge: value(&challenge),
+            rejection: value(&rejection),
+            counts: meter.auth(name),
+        })
     }
 
     async fn judge(&self, request: &RequestHeader, connection: &Connection, now: u64) -> Judgement {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::key::{Algorithm, Key};
+use crate::telemetry::metrics::policies::Reason;
 
 /// Bytes of the longest token that is looked at.
 const LONGEST: usize = 16 << 10;
@@ -99,22 +100,26 @@ impl<'t> Token<'t> {
     ///
     /// # Errors
     /// What of its claims does not hold.
-    pub(super) fn holds(&self, rules: &Rules, now: u64) -> Result<u64, &'static str> {
+    pub(super) fn holds(&self, rules: &Rules, now: u64) -> Result<u64, (Reason, &'static str)> {
         let time = |name: &str| match self.claims.get(name) {
             None => Ok(None),
-            Some(value) => value.as_f64().map(|time| Some(time as u64)).ok_or("a time in the token is not a number"),
+            Some(value) => value
+                .as_f64()
+                .map(|time| Some(time as u64))
+                .ok_or((Reason::Claims, "a time in the token is not a number")),
         };
-        let until = time("exp")?.ok_or("the token says not when it expires")?.saturating_add(rules.leeway);
+        let until =
+            time("exp")?.ok_or((Reason::Claims, "the token says not when it expires"))?.saturating_add(rules.leeway);
         if now >= until {
-            return Err("the token is expired");
+            return Err((Reason::Expired, "the token is expired"));
         }
         if time("nbf")?.is_some_and(|from| from > now.saturating_add(rules.leeway)) {
-            return Err("the token is not valid yet");
+            return Err((Reason::NotYetValid, "the token is not valid yet"));
         }
         if let Some(issuer) = &rules.issuer
             && self.claims.get("iss").and_then(Value::as_str) != Some(issuer)
         {
-            return Err("the token is from another issuer");
+            return Err((Reason::Issuer, "the token is from another issuer"));
         }
         let ours = |audience: &Value| {
             audience.as_str().is_some_and(|audience| rules.audience.iter().any(|ours| **ours == *audience))
@@ -125,11 +130,11 @@ impl<'t> Token<'t> {
             None => rules.audience.is_empty(),
         };
         if !meant {
-            return Err("the token is for another audience");
+            return Err((Reason::Audience, "the token is for another audience"));
         }
         match rules.required.iter().all(|claim| self.claims.get(&**claim).is_some_and(|value| !value.is_null())) {
             true => Ok(until),
-            false => Err("the token lacks a required claim"),
+            false => Err((Reason::Claims, "the token lacks a required claim")),
         }
     }
 
