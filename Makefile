@@ -16,7 +16,7 @@ parts: tests/parts/.venv/complete cargo-deb
 # Debian's packages, where they are missing.
 packages:
 	@for part in nginx:nginx-light h2load:nghttp2-client curl:curl wrk:wrk python3:python3 pebble:pebble \
-		pebble-challtestsrv:pebble systemctl:systemd nsenter:util-linux logrotate:logrotate dpkg-shlibdeps:dpkg-dev; do \
+		pebble-challtestsrv:pebble systemctl:systemd nsenter:util-linux logrotate:logrotate dpkg-shlibdeps:dpkg-dev prometheus:prometheus; do \
 		command -v $${part%%:*} > /dev/null || missing="$$missing $${part##*:}"; \
 	done; \
 	python3 -c 'import ensurepip, venv' 2> /dev/null || missing="$$missing python3-venv"; \

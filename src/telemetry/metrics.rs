@@ -21,6 +21,7 @@
 
 mod cells;
 pub mod policies;
+mod process;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -159,6 +160,7 @@ impl Metrics {
         self.servers.vector().write(&mut text);
         self.listeners.vector().write(&mut text);
         self.refused.write(&mut text);
+        process::write(&mut text);
         text
     }
 }

@@ -27,6 +27,7 @@ mod listeners;
 mod logs;
 mod metrics;
 mod mistakes;
+mod observability;
 mod parts;
 mod real;
 mod rehearsal;

@@ -22,7 +22,7 @@ fn prometheus_gets_its_format_and_needs_the_token() {
     assert_eq!(response.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     assert_eq!(response.header("cache-control"), "no-store");
     for line in response.text().lines() {
-        assert!(line.starts_with("# ") || line.starts_with("portcullis_"), "{line}");
+        assert!(["# ", "portcullis_", "process_"].iter().any(|start| line.starts_with(start)), "{line}");
     }
     let version = format!("portcullis_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_eq!(value(&gw, &version), Some(1.0));
