@@ -206,6 +206,8 @@ pub struct Facts {
     pub server: Option<Arc<str>>,
     /// How often a server was asked.
     pub attempts: u32,
+    /// How long it waited in policies: for its turn, a place, or somebody's answer.
+    pub waited: Duration,
     /// From the request's head to the first attempt.
     pub asked_after: Option<Duration>,
     /// From the last attempt's start to the head of its answer.
@@ -348,6 +350,7 @@ impl Facts {
             upstream: None,
             server: None,
             attempts: 0,
+            waited: Duration::ZERO,
             asked_after: None,
             first_byte: None,
             entered: 0,

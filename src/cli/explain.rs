@@ -25,6 +25,7 @@ use crate::http1::write_field;
 use crate::policy::{self, Chain, Scope};
 use crate::proxy::{End, Outcome};
 use crate::server::listener::ListenerSpec;
+use crate::telemetry::metrics::traffic::Meter;
 use crate::upstream::{Health, Pool};
 
 #[derive(clap::Args)]
@@ -304,7 +305,7 @@ fn policies_of(
         stores: gateway.stores(),
         authenticated: false,
     };
-    let _ = Chain::compile(&nodes, &scope, build);
+    let _ = Chain::compile(&nodes, &scope, &Meter::default(), build);
     let mut shown = Vec::new();
     for key in policy::KEYS {
         let Some(nearest) = nodes.iter().find_map(|node| node.get(key)) else { continue };

@@ -67,8 +67,6 @@ pub struct Gateway {
     pub no_route: RouteSeries,
     /// Counts what answered instead of an upstream.
     pub stopped: Arc<Words>,
-    /// Counts the policies that would have answered, were they not in a shadow.
-    pub shadowed: Arc<Words>,
 }
 
 /// A compiled route.
@@ -77,6 +75,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// What it matches, in short: methods, the first host and the path.
     pub matches: Arc<str>,
+    /// The pattern of its paths.
+    pub pattern: Arc<str>,
     /// Its policies.
     pub chain: Chain,
     /// Where its requests go.
@@ -105,7 +105,7 @@ impl Gateway {
         let before = build.errors();
         let root = build.node();
         let pools = compile_pools(root, meter, build);
-        let providers = Providers::compile(root, build);
+        let providers = Providers::compile(root, meter, build);
         let zones = Zones::compile(root, meter, build);
         let stores = Stores::compile(root, meter, build);
         check_bundles(root, build);
@@ -167,7 +167,6 @@ impl Gateway {
             tracer: None,
             no_route: meter.no_route(),
             stopped: meter.stopped(),
-            shadowed: meter.shadowed(),
         })
     }
 
@@ -363,7 +362,7 @@ impl Routes<'_> {
         }
         let layers: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
         // Without its path a route's captures are not known: its policies would be reported for nothing.
-        let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, build));
+        let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, self.meter, build));
         let destination = self.destination(&config, &scope, build);
         let own_cache = node.get("cache").is_some_and(|cache| cache.value != Value::Boolean(false));
         if own_cache && matches!(destination, Some(Destination::Reply(_))) {
@@ -374,8 +373,9 @@ impl Routes<'_> {
         let (spec, chain, destination) = (spec?, chain?, destination?);
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
         let made_of = layers.iter().map(|layer| build.fingerprint(layer, &[]).short()).collect();
+        let pattern = config.matches.path.as_deref().unwrap_or("/**").into();
         let counts = self.meter.route(&name);
-        whole.then_some((Route { name, matches, chain, destination, mirror, counts, made_of }, spec))
+        whole.then_some((Route { name, matches, pattern, chain, destination, mirror, counts, made_of }, spec))
     }
 
     fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {

@@ -7,8 +7,10 @@
 //! compiled, the nearer winning; `false` switches a policy off.
 
 use std::borrow::Cow;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderName;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -19,6 +21,8 @@ use crate::cache::Zones;
 use crate::facts::Facts;
 use crate::reply::Reply;
 use crate::store::Stores;
+use crate::telemetry::metrics::policies::PolicySeries;
+use crate::telemetry::metrics::traffic::Meter;
 
 /// What one policy does. Every hook but `compile` may be left out.
 pub trait Policy: Sized + Send + Sync + 'static {
@@ -198,7 +202,7 @@ pub const RESERVED: &[&str] = &["compress", "quota", "view"];
 /// The policies of one route, compiled.
 #[derive(Default)]
 pub struct Chain {
-    steps: Vec<Step>,
+    steps: Vec<(Step, PolicySeries)>,
     answers_preflights: bool,
     /// Where one of the steps is the cache.
     cache: Option<usize>,
@@ -210,7 +214,7 @@ pub struct Chain {
 impl Chain {
     /// Compiles the policies of a route from its layers, the nearest first. `None` after every mistake in them
     /// was reported.
-    pub fn compile(layers: &[&Node], scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
+    pub fn compile(layers: &[&Node], scope: &Scope<'_>, meter: &Meter, build: &mut Build<'_>) -> Option<Self> {
         let mut steps = Vec::new();
         let mut whole = true;
         let scope = &Scope { authenticated: effective("auth", layers).is_some(), ..*scope };
@@ -219,14 +223,14 @@ impl Chain {
             let owner = owner(key, layers, scope);
             let scope = Scope { owner: &owner, ..*scope };
             match build.within_detached(&node, |build| Step::compile(key, &scope, build)) {
-                Some(step) => steps.push(step),
+                Some(step) => steps.push((step, meter.policy(scope.route, key))),
                 None => whole = false,
             }
         }
-        let answers_preflights = steps.iter().any(Step::answers_preflights);
-        let cache = steps.iter().position(|step| matches!(step, Step::Cache(_)));
+        let answers_preflights = steps.iter().any(|(step, _)| step.answers_preflights());
+        let cache = steps.iter().position(|(step, _)| matches!(step, Step::Cache(_)));
         let mut terms = Terms::default();
-        steps.iter().for_each(|step| step.settle(&mut terms));
+        steps.iter().for_each(|(step, _)| step.settle(&mut terms));
         whole.then_some(Self { steps, answers_preflights, cache, terms, stripped: scope.providers.headers() })
     }
 
@@ -243,7 +247,7 @@ impl Chain {
     /// What says how the route's answers are cached.
     pub fn cache(&self) -> Option<&Cache> {
         match self.steps.get(self.cache?) {
-            Some(Step::Cache(cache)) => Some(cache),
+            Some((Step::Cache(cache), _)) => Some(cache),
             _ => None,
         }
     }
@@ -253,26 +257,74 @@ impl Chain {
         if !self.stripped.is_empty() {
             strip(request, &self.stripped);
         }
-        for (i, step) in self.steps.iter().enumerate() {
+        for (i, (step, counts)) in self.steps.iter().enumerate() {
             facts.entered = i + 1;
-            if let Err(reply) = step.request(request, facts).await {
-                facts.stopped_by = Some(step.key());
-                return Err(reply);
+            let (verdict, waits_since) = timed(step.request(request, facts)).await;
+            if waits_since.is_some() || verdict.is_err() || facts.shadowed.is_some() {
+                account(step.key(), counts, &verdict, waits_since, facts);
             }
+            verdict?;
         }
         Ok(())
     }
 
     /// Changes what is sent to the upstream.
     pub fn upstream(&self, head: &mut RequestHeader, request: &RequestHeader, facts: &Facts) -> Verdict {
-        self.steps.iter().try_for_each(|step| step.upstream(head, request, facts))
+        self.steps.iter().try_for_each(|(step, _)| step.upstream(head, request, facts))
     }
 
     /// Runs the response through the policies that the request entered, backwards.
     pub fn response(&self, head: &mut ResponseHeader, request: &RequestHeader, facts: &Facts) {
-        for step in self.steps[..facts.entered.min(self.steps.len())].iter().rev() {
+        for (step, _) in self.steps[..facts.entered.min(self.steps.len())].iter().rev() {
             step.response(head, request, facts);
         }
+    }
+}
+
+/// What a future gives, and since when it waited if it did: one that is ready at once costs no look at the clock.
+async fn timed<F: Future>(future: F) -> (F::Output, Option<Instant>) {
+    let mut future = pin!(future);
+    let mut since = None;
+    let output = poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        if polled.is_pending() {
+            since.get_or_insert_with(Instant::now);
+        }
+        polled
+    });
+    (output.await, since)
+}
+
+/// Notes that a policy stopped a request, would have, or let it wait.
+fn account(
+    key: &'static str,
+    counts: &PolicySeries,
+    verdict: &Verdict,
+    waits_since: Option<Instant>,
+    facts: &mut Facts,
+) {
+    let stopped = verdict.as_ref().err();
+    if stopped.is_some() {
+        facts.stopped_by = Some(key);
+    }
+    if facts.rehearsal {
+        return;
+    }
+    if stopped.is_some() {
+        counts.stopped();
+    }
+    if facts.shadowed == Some(key) {
+        counts.shadowed();
+    }
+    if let Some(since) = waits_since {
+        let time = since.elapsed();
+        counts.waited(time);
+        facts.waited += time;
+    }
+    if let Some(trace) = facts.trace.as_mut().filter(|_| waits_since.is_some() || stopped.is_some()) {
+        let now = Instant::now();
+        let after = |time: Instant| time.saturating_duration_since(facts.started);
+        trace.policy(key, after(waits_since.unwrap_or(now)), after(now), stopped.map(|reply| reply.status.as_u16()));
     }
 }
 

@@ -167,7 +167,16 @@ pub(super) fn broke(method: &Method, untouched: bool, ctx: &mut Ctx, failure: Fa
     retry
 }
 
-fn attempt_failed(ctx: &Ctx, failure: Failure, reused: bool) {
+fn attempt_failed(ctx: &mut Ctx, failure: Failure, reused: bool) {
+    if let Some(trace) = ctx.facts.as_mut().and_then(|facts| facts.trace.as_mut()) {
+        match failure {
+            Failure::Connect => trace.failed("connect"),
+            Failure::ConnectTimeout => trace.failed("connect_timeout"),
+            Failure::Reset => trace.failed("reset"),
+            Failure::Timeout => trace.failed("timeout"),
+            Failure::Status(_) => {}
+        }
+    }
     if let Some(attempt) = &ctx.attempt
         && !(reused && failure == Failure::Reset)
     {

@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use http::Version;
+use http::header::USER_AGENT;
 use pingora_core::Error;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::{Ctx, patience};
-use crate::facts::{Facts, host};
+use crate::facts::{Facts, authority, host};
 use crate::telemetry::access_log::Line;
 use crate::telemetry::metrics::traffic::{Cached, RouteCounts};
 use crate::telemetry::trace::Span;
@@ -57,14 +58,11 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
     if let Some(by) = facts.stopped_by {
         ctx.gateway.stopped.count(by);
     }
-    if let Some(policy) = facts.shadowed {
-        ctx.gateway.shadowed.count(policy);
-    }
-    line(request, carried, facts, duration, ctx);
+    line(request, carried, facts, (duration, own), ctx);
     trace(request, carried, duration, ctx);
 }
 
-fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, duration: Duration, ctx: &Ctx) {
+fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, (duration, own): (Duration, Duration), ctx: &Ctx) {
     let Some(log) = &ctx.gateway.access_log else { return };
     let explained = carried.broke || facts.stopped_by.is_some();
     let cause = facts.cause.as_deref().filter(|_| explained).unwrap_or("");
@@ -87,6 +85,8 @@ fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, duration: Dur
         server: facts.server.as_deref().unwrap_or(""),
         attempts: facts.attempts,
         duration: Some(duration),
+        gateway: Some(own),
+        waited: Some(facts.waited).filter(|time| !time.is_zero()),
         first_byte: facts.first_byte,
         bytes_in: carried.bytes_in,
         bytes_out: carried.bytes_out,
@@ -116,9 +116,17 @@ fn trace(request: &RequestHeader, carried: &Carried, duration: Duration, ctx: &m
         method: request.method.as_str().into(),
         scheme: facts.scheme(request),
         host: host(request).into(),
+        port: authority(request).rsplit_once(':').and_then(|(_, port)| port.parse().ok()),
+        version: match request.version {
+            Version::HTTP_2 => "2",
+            Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        },
+        user_agent: request.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(Box::from),
         path: request.uri.path().into(),
         client: facts.client,
         route: facts.route.clone(),
+        pattern: ctx.route.as_ref().map(|route| route.pattern.clone()),
         upstream: facts.upstream.clone(),
         status: carried.status,
         failed,

@@ -16,9 +16,12 @@
 //! assert!(!metrics.render().contains("api.example.com"));
 //! ```
 //!
-//! A label takes values of the configuration, never of a request. What traffic is counted with is in [`traffic`].
+//! A label takes values of the configuration, never of a request. What traffic is counted with is in [`traffic`] and
+//! [`policies`].
 
 mod cells;
+pub mod policies;
+mod process;
 pub mod traffic;
 
 use std::collections::HashMap;
@@ -32,6 +35,7 @@ use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use cells::Group;
+use policies::{AuthCounts, PolicyCounts, WaitCounts};
 use traffic::{CacheCounts, ListenerCounts, RouteCounts, ServerCounts, StoreCounts};
 
 pub use cells::{Words, thread};
@@ -52,14 +56,15 @@ pub struct Metrics {
     pub traces_dropped: IntCounter,
     /// What answered instead of an upstream: a policy, or the kind of problem.
     pub stopped: Arc<Words>,
-    /// The policies that would have stopped a request, were they not in a shadow.
-    pub shadowed: Arc<Words>,
     /// Why requests were refused before they were read as a whole.
     pub refused: Words,
     breaker_state: Family<IntGaugeVec, 1>,
     breaker_opened: Family<IntCounterVec, 1>,
     mirrored: Family<IntCounterVec, 2>,
     routes: Family<Group<RouteCounts>, 1>,
+    policies: Family<Group<PolicyCounts>, 2>,
+    waits: Family<Group<WaitCounts>, 1>,
+    auth: Family<Group<AuthCounts>, 1>,
     servers: Family<Group<ServerCounts>, 2>,
     listeners: Family<Group<ListenerCounts>, 1>,
     caches: Family<Group<CacheCounts>, 1>,
@@ -135,17 +140,15 @@ impl Metrics {
                 "Requests that the gateway answered itself, by the policy or the kind of problem that did.",
                 "by",
             )),
-            shadowed: Arc::new(Words::new(
-                "shadowed_total",
-                "Requests that a policy would have stopped, were it not in a shadow.",
-                "policy",
-            )),
             refused: Words::new(
                 "requests_refused_total",
                 "Requests whose head was refused before there was a route for them.",
                 "reason",
             ),
             routes: Family::new(Group::new(series.clone())),
+            policies: Family::new(Group::new(series.clone())),
+            waits: Family::new(Group::new(series.clone())),
+            auth: Family::new(Group::new(series.clone())),
             servers: Family::new(Group::new(series.clone())),
             listeners: Family::new(Group::new(series.clone())),
             caches: Family::new(Group::new(series.clone())),
@@ -162,12 +165,15 @@ impl Metrics {
         });
         self.routes.vector().write(&mut text);
         self.stopped.write(&mut text);
-        self.shadowed.write(&mut text);
+        self.policies.vector().write(&mut text);
+        self.waits.vector().write(&mut text);
+        self.auth.vector().write(&mut text);
         self.servers.vector().write(&mut text);
         self.listeners.vector().write(&mut text);
         self.caches.vector().write(&mut text);
         self.stores.vector().write(&mut text);
         self.refused.write(&mut text);
+        process::write(&mut text);
         text
     }
 }

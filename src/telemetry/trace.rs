@@ -8,12 +8,15 @@
 //!
 //! A request from a trusted peer goes on with its `traceparent` and `tracestate` (W3C Trace Context) and is sampled if
 //! the peer says so; any other begins a trace of its own. The upstream gets a `traceparent` that names the attempt. A
-//! request that failed is exported even if it was not sampled.
+//! request that failed is exported even if it was not sampled. Spans have the names and attributes of OpenTelemetry's
+//! semantic conventions for HTTP.
+//!
+//! A policy has a span where a request waited in it or was stopped by it: the others have nothing to say.
 //!
 //! Nothing here waits: what the queue cannot take is dropped and counted.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -49,7 +52,19 @@ pub struct Trace {
     sampled: bool,
     /// The trace's id in hexadecimal.
     text: Box<str>,
+    policies: Vec<Passed>,
     attempts: SmallVec<[Attempt; 1]>,
+}
+
+/// A policy that a request waited in, or was stopped by.
+#[derive(Debug, Clone)]
+struct Passed {
+    policy: &'static str,
+    /// Since the request began.
+    began: Duration,
+    ended: Duration,
+    /// The status that it answered with.
+    status: Option<u16>,
 }
 
 /// One attempt at a server.
@@ -61,6 +76,8 @@ struct Attempt {
     began: Duration,
     /// The head of the answer, since the request began, and its status.
     answered: Option<(Duration, u16)>,
+    /// Why there was no answer, or none that was taken.
+    failed: Option<&'static str>,
 }
 
 /// What became of a request.
@@ -75,12 +92,20 @@ pub struct Span {
     pub scheme: &'static str,
     /// The host.
     pub host: Box<str>,
+    /// Its port, where the client named one.
+    pub port: Option<u16>,
+    /// The version of HTTP.
+    pub version: &'static str,
+    /// The request's `User-Agent`.
+    pub user_agent: Option<Box<str>>,
     /// The path.
     pub path: Box<str>,
     /// Who asked.
     pub client: IpAddr,
     /// The route's name.
     pub route: Option<Arc<str>>,
+    /// The pattern of the route's paths.
+    pub pattern: Option<Arc<str>>,
     /// The upstream's name.
     pub upstream: Option<Arc<str>>,
     /// The status of the answer; none when the client left before it.
@@ -113,7 +138,14 @@ impl Tracer {
             None => (fastrand::u128(1..), None, u64::from(fastrand::u32(..)) < self.sampled),
         };
         let text = format!("{id:032x}").into();
-        Box::new(Trace { span: fastrand::u64(1..), parent, sampled, text, attempts: SmallVec::new() })
+        Box::new(Trace {
+            span: fastrand::u64(1..),
+            parent,
+            sampled,
+            text,
+            policies: Vec::new(),
+            attempts: SmallVec::new(),
+        })
     }
 
     /// Takes a span to be exported, if there is room for it.
@@ -135,15 +167,27 @@ impl Trace {
         &self.text
     }
 
+    /// A request waited in a policy, or was answered by it with a status; the times are since it began.
+    pub fn policy(&mut self, policy: &'static str, began: Duration, ended: Duration, status: Option<u16>) {
+        self.policies.push(Passed { policy, began, ended, status });
+    }
+
     /// A server is asked, this long after the request began.
     pub fn attempt(&mut self, server: Arc<str>, began: Duration) {
-        self.attempts.push(Attempt { span: fastrand::u64(1..), server, began, answered: None });
+        self.attempts.push(Attempt { span: fastrand::u64(1..), server, began, answered: None, failed: None });
     }
 
     /// The server that was asked last has answered, this long after the request began.
     pub fn answered(&mut self, after: Duration, status: u16) {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.answered = Some((after, status));
+        }
+    }
+
+    /// The server that was asked last gave no answer, or one that was not taken.
+    pub fn failed(&mut self, how: &'static str) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.failed = Some(how);
         }
     }
 
@@ -159,43 +203,59 @@ impl Trace {
 }
 
 impl Span {
-    /// The spans of OTLP that it is: the gateway's own, and one for each attempt.
+    /// The spans of OTLP that it is: the gateway's own, and one for each attempt and each policy that took part.
     fn export<'s>(&'s self, spans: &mut Vec<Exported<'s>>) {
         let Self { trace, duration, .. } = self;
         let began = self.ended.checked_sub(*duration).unwrap_or(UNIX_EPOCH);
         let at = |time: Duration| nanos(began + time);
-        let name = match &self.route {
-            Some(route) => Cow::Owned(format!("{} {route}", self.method)),
-            None => Cow::Borrowed(&*self.method),
-        };
-        let mut attributes = Vec::with_capacity(9);
-        attributes.extend([
-            text("http.request.method", &*self.method),
-            text("url.scheme", self.scheme),
-            text("url.path", &*self.path),
-            text("server.address", &*self.host),
-            text("client.address", self.client.to_string()),
-        ]);
-        attributes.extend(self.route.as_deref().map(|route| text("http.route", route)));
-        attributes.extend(self.status.map(|status| number("http.response.status_code", status.into())));
-        attributes.extend(self.stopped_by.map(|by| text("portcullis.stopped_by", by)));
-        spans.push(Exported {
+        let below = |id, name, kind, from, to: Duration, attributes, failed| Exported {
             trace_id: trace.id(),
-            span_id: hex(trace.span),
-            parent_span_id: trace.parent.map_or(String::new(), hex),
+            span_id: hex(id),
+            parent_span_id: hex(trace.span),
             flags: trace.sampled.into(),
             name,
-            kind: SERVER,
-            start_time_unix_nano: at(Duration::ZERO),
-            end_time_unix_nano: at(*duration),
+            kind,
+            start_time_unix_nano: at(from),
+            end_time_unix_nano: at(to.max(from)),
             attributes,
-            status: Status::of(self.failed),
+            status: Status::of(failed),
+        };
+        let method = known_method(&self.method);
+        // A name has few values: a method that nobody knows is not part of it.
+        let short = if method == OTHER_METHOD { "HTTP" } else { &*self.method };
+        spans.push(Exported {
+            parent_span_id: trace.parent.map_or(String::new(), hex),
+            ..below(
+                trace.span,
+                match &self.pattern {
+                    Some(pattern) => Cow::Owned(format!("{short} {pattern}")),
+                    None => Cow::Borrowed(short),
+                },
+                SERVER,
+                Duration::ZERO,
+                *duration,
+                self.attributes(method),
+                self.failed,
+            )
         });
+        for passed in &trace.policies {
+            let mut attributes = vec![text("portcullis.policy", passed.policy)];
+            attributes.extend(passed.status.map(|status| number("http.response.status_code", status.into())));
+            let failed = passed.status.is_some_and(|status| status >= 500);
+            let name = Cow::Borrowed(passed.policy);
+            spans.push(below(fastrand::u64(1..), name, INTERNAL, passed.began, passed.ended, attributes, failed));
+        }
         for (i, attempt) in trace.attempts.iter().enumerate() {
             let end = trace.attempts.get(i + 1).map_or(*duration, |next| next.began);
-            let mut attributes = Vec::with_capacity(6);
-            attributes.push(text("http.request.method", &*self.method));
-            attributes.push(text("server.address", &*attempt.server));
+            let mut attributes = Vec::with_capacity(8);
+            attributes.push(text("http.request.method", method));
+            match attempt.server.parse::<SocketAddr>() {
+                Ok(server) => {
+                    attributes.push(text("server.address", server.ip().to_string()));
+                    attributes.push(number("server.port", server.port().into()));
+                }
+                Err(_) => attributes.push(text("server.address", &*attempt.server)),
+            }
             attributes.extend(self.upstream.as_deref().map(|upstream| text("portcullis.upstream", upstream)));
             if i > 0 {
                 attributes.push(number("http.request.resend_count", i as u64));
@@ -205,20 +265,55 @@ impl Span {
                 let waited = after.saturating_sub(attempt.began);
                 attributes.push(number("portcullis.first_byte_us", waited.as_micros() as u64));
             }
-            spans.push(Exported {
-                trace_id: trace.id(),
-                span_id: hex(attempt.span),
-                parent_span_id: hex(trace.span),
-                flags: trace.sampled.into(),
-                name: Cow::Borrowed(&self.method),
-                kind: CLIENT,
-                start_time_unix_nano: at(attempt.began),
-                end_time_unix_nano: at(end.max(attempt.began)),
-                attributes,
-                status: Status::of(attempt.answered.is_none_or(|(_, status)| status >= 500)),
-            });
+            let error = match (attempt.failed, attempt.answered) {
+                (Some(how), _) => Some(Cow::Borrowed(how)),
+                (None, Some((_, status))) => (status >= 400).then(|| status.to_string().into()),
+                // The client left before there was an answer.
+                (None, None) => Some(Cow::Borrowed("canceled")),
+            };
+            let failed = error.is_some();
+            attributes.extend(error.map(|error| text("error.type", error)));
+            let name = Cow::Borrowed(short);
+            spans.push(below(attempt.span, name, CLIENT, attempt.began, end, attributes, failed));
         }
     }
+
+    /// What is said of the request itself.
+    fn attributes<'s>(&'s self, method: &'s str) -> Vec<Attribute<'s>> {
+        let mut attributes = Vec::with_capacity(16);
+        attributes.extend([
+            text("http.request.method", method),
+            text("url.scheme", self.scheme),
+            text("url.path", &*self.path),
+            text("server.address", &*self.host),
+            text("client.address", self.client.to_string()),
+            text("network.protocol.version", self.version),
+        ]);
+        attributes.extend((method == OTHER_METHOD).then(|| text("http.request.method_original", &*self.method)));
+        attributes.extend(self.port.map(|port| number("server.port", port.into())));
+        attributes.extend(self.user_agent.as_deref().map(|agent| text("user_agent.original", agent)));
+        attributes.extend(self.pattern.as_deref().map(|pattern| text("http.route", pattern)));
+        attributes.extend(self.route.as_deref().map(|route| text("portcullis.route", route)));
+        attributes.extend(self.status.map(|status| number("http.response.status_code", status.into())));
+        if self.failed {
+            let error = match self.status {
+                Some(status @ 500..) => status.to_string().into(),
+                _ => Cow::Borrowed("aborted"),
+            };
+            attributes.push(text("error.type", error));
+        }
+        attributes.extend(self.stopped_by.map(|by| text("portcullis.stopped_by", by)));
+        attributes
+    }
+}
+
+/// What stands for a method that is not known.
+const OTHER_METHOD: &str = "_OTHER";
+
+/// The method, if it is one of RFC 9110 or of RFC 5789.
+fn known_method(method: &str) -> &str {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    if KNOWN.contains(&method) { method } else { OTHER_METHOD }
 }
 
 /// A span of OTLP.
@@ -237,6 +332,8 @@ struct Exported<'s> {
     status: Status,
 }
 
+/// What happens within.
+const INTERNAL: u8 = 1;
 /// What receives a request.
 const SERVER: u8 = 2;
 /// What sends one.
@@ -387,9 +484,13 @@ mod tests {
                 method: "GET".into(),
                 scheme: "http",
                 host: "a.test".into(),
+                port: None,
+                version: "1.1",
+                user_agent: None,
                 path: "/".into(),
                 client: [127, 0, 0, 1].into(),
                 route: None,
+                pattern: None,
                 upstream: None,
                 status: Some(200),
                 failed: false,

@@ -830,3 +830,71 @@ fn upstreams_and_logs_are_told_who_asks() {
     let consumers: Vec<&Value> = lines.iter().map(|line| &line["consumer"]).collect();
     assert_eq!(consumers, [&json!("alice"), &json!("alice"), &json!("acme"), &Value::Null]);
 }
+
+#[test]
+fn why_a_caller_is_not_known_is_counted() {
+    let (signer, other) = (Signer::new("1"), Signer::new("1"));
+    let set = json!({ "keys": [signer.jwk()] }).to_string();
+    let (_, hash) = new_key();
+    let gone = refused_address();
+    let idp = "jwt = { issuer = \"https://id.test/\", audience = \"api\", jwks = { file = \"keys.json\" }, \
+               required = [\"tenant\"], leeway = \"0s\" }";
+    let route = |path: &str, auth: &str| format!("[[route]]\nmatch = \"{path}\"\nauth = {auth}\nrespond = {{}}\n");
+    let gw = gateway()
+        .file("keys.json", set)
+        .config(&format!("[auth.idp]\n{idp}\n[auth.key]\napi_key = {{ header = \"X-Api-Key\" }}"))
+        .config(&format!("[auth.down]\njwt = {{ jwks = \"http://{gone}/\", audience = \"api\" }}"))
+        .config(&format!("[consumer.a]\nkeys = [{{ sha256 = \"{hash}\" }}]"))
+        .config(&(route("/", "[\"idp\", \"key\"]") + &route("/down", "\"down\"")))
+        .start();
+    let send = |target: &str, field: &str, value: &str, status: u16| {
+        gw.get(target).header(field, value).send().expect(status);
+    };
+    send("/", "X-Other", "", 401);
+    let good = || {
+        let mut claims = claims();
+        claims["tenant"] = "t".into();
+        claims
+    };
+    for (name, value) in [
+        ("exp", in_seconds(-1).into()),
+        ("nbf", in_seconds(60).into()),
+        ("iss", "https://x.test/".into()),
+        ("aud", "x".into()),
+        ("tenant", Value::Null),
+        ("sub", Value::Null),
+    ] {
+        let mut claims = good();
+        claims[name] = value;
+        send("/", "Authorization", &bearer(&signer.token(&claims)), 401);
+    }
+    send("/", "Authorization", "Bearer x", 401);
+    send("/", "Authorization", &bearer(&other.token(&good())), 401);
+    send("/", "Authorization", &bearer(&Signer::new("2").token(&good())), 401);
+    send("/", "X-Api-Key", "nobody's", 401);
+    gw.get("/").header("X-Api-Key", "a").header("Authorization", "Bearer x").send().expect(400);
+    send("/down", "Authorization", &bearer(&signer.token(&claims())), 503);
+    let text = gw.admin("/metrics").text();
+    for (provider, reason, count) in [
+        ("idp", "missing", 1),
+        ("idp", "ambiguous", 1),
+        ("idp", "malformed", 1),
+        ("idp", "expired", 1),
+        ("idp", "not_yet_valid", 1),
+        ("idp", "issuer", 1),
+        ("idp", "audience", 1),
+        ("idp", "claims", 2),
+        ("idp", "signature", 1),
+        ("idp", "key_unknown", 1),
+        ("idp", "caller_unknown", 0),
+        ("key", "missing", 0),
+        ("key", "caller_unknown", 1),
+        ("down", "provider_down", 1),
+    ] {
+        let line = format!("portcullis_auth_failures_total{{provider=\"{provider}\",reason=\"{reason}\"}} {count}");
+        assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+    }
+    // Nobody asks in a rehearsal.
+    gw.admin_post("/explain", r#"{"request":"GET /"}"#).expect(200);
+    assert!(gw.admin("/metrics").text().contains("{provider=\"idp\",reason=\"missing\"} 1\n"));
+}

@@ -103,7 +103,7 @@ fn workers_count_together_and_a_shadow_stops_nobody() {
     gw.get("/shadow").send().expect(200);
     let line = gw.logged("the shadow", |line| line["shadowed"] == "rate_limit");
     assert_eq!((&line["status"], &line["route"]), (&200.into(), &"/shadow".into()));
-    assert_eq!(gw.metric("portcullis_shadowed_total{policy=\"rate_limit\"}"), Some(1.0));
+    assert_eq!(gw.metric("portcullis_policy_shadowed_total{route=\"/shadow\",policy=\"rate_limit\"}"), Some(1.0));
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod logs;
 mod metrics;
 mod mirror;
 mod mistakes;
+mod observability;
 mod parts;
 mod real;
 mod rehearsal;

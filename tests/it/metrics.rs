@@ -22,7 +22,7 @@ fn prometheus_gets_its_format_and_needs_the_token() {
     assert_eq!(response.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     assert_eq!(response.header("cache-control"), "no-store");
     for line in response.text().lines() {
-        assert!(line.starts_with("# ") || line.starts_with("portcullis_"), "{line}");
+        assert!(["# ", "portcullis_", "process_"].iter().any(|start| line.starts_with(start)), "{line}");
     }
     let version = format!("portcullis_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_eq!(value(&gw, &version), Some(1.0));
@@ -259,4 +259,34 @@ fn routes_beyond_the_budget_are_counted_together() {
     assert!(lines(&gw).len() < 1500, "{}", lines(&gw).len());
     let told_apart = lines(&gw).iter().filter(|line| line.starts_with("portcullis_requests_active{route=\"r")).count();
     counts_to(&gw, "requests_total{route=\"other\",class=\"2xx\"}", (100 - told_apart) as f64);
+}
+
+#[test]
+fn policies_say_whom_they_stopped_and_who_waited() {
+    let routes = "[[route]]\nname = \"strict\"\nmatch = \"/strict\"\nrate_limit = { rate = \"1/h\" }\nrespond = {}\n\
+                  [[route]]\nname = \"shadow\"\nmatch = \"/shadow\"\nrate_limit = { rate = \"1/h\", shadow = true }\nrespond = {}\n\
+                  [[route]]\nname = \"slow\"\nmatch = \"/slow\"\nrespond = {}\n\
+                  rate_limit = { rate = \"100/s\", burst = 1, over = { delay = \"60s\" } }";
+    let gw = gateway().config(routes).start();
+    for (target, statuses) in [("/strict", [200, 429, 429]), ("/shadow", [200; 3])] {
+        statuses.iter().for_each(|status| drop(gw.get(target).send().expect(*status)));
+    }
+    std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(|| gw.get("/slow").send().expect(200)))));
+    for (series, expected) in [
+        ("policy_stopped_total{route=\"strict\",policy=\"rate_limit\"}", 2.0),
+        ("policy_stopped_total{route=\"shadow\",policy=\"rate_limit\"}", 0.0),
+        ("policy_shadowed_total{route=\"shadow\",policy=\"rate_limit\"}", 2.0),
+        ("policy_shadowed_total{route=\"strict\",policy=\"rate_limit\"}", 0.0),
+        ("stopped_total{by=\"rate_limit\"}", 2.0),
+    ] {
+        counts_to(&gw, series, expected);
+    }
+    // On a busy machine the three may come so far apart that not all of the others wait.
+    let waited = value(&gw, "portcullis_policy_wait_seconds_count{policy=\"rate_limit\"}");
+    let lines = gw.logged_lines(9);
+    let waits = lines.iter().filter(|line| line["waited_ms"].as_f64().is_some_and(|time| time > 0.0)).count();
+    assert_eq!(waited.unwrap_or(0.0), waits as f64);
+    // Nobody asks in a rehearsal.
+    gw.admin_post("/explain", r#"{"request":"GET /strict"}"#).expect(200);
+    counts_to(&gw, "policy_stopped_total{route=\"strict\",policy=\"rate_limit\"}", 2.0);
 }

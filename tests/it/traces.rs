@@ -60,7 +60,7 @@ fn a_request_and_its_attempts_are_one_trace() {
     gw.get("/x?secret").header("traceparent", &given).header("tracestate", "a=b").send().expect(200);
     let spans = wait_for_spans(&collector, 3);
     let (server, attempts) = spans.split_first().unwrap();
-    assert_eq!((&server["kind"], &server["name"], &server["parentSpanId"]), (&2.into(), &"GET all".into(), &"".into()));
+    assert_eq!((&server["kind"], &server["name"], &server["parentSpanId"]), (&2.into(), &"GET /**".into(), &"".into()));
     assert_eq!(attribute(server, "http.response.status_code")["intValue"], "200");
     assert_eq!(attribute(server, "url.path")["stringValue"], "/x");
     assert_eq!(attribute(server, "client.address")["stringValue"], "127.0.0.1");
@@ -70,7 +70,10 @@ fn a_request_and_its_attempts_are_one_trace() {
         assert_eq!(attempt["parentSpanId"], server["spanId"]);
     }
     assert_eq!(attempts[0]["status"]["code"], 2);
-    assert_eq!(attribute(&attempts[1], "server.address")["stringValue"], origin.address());
+    assert_eq!(attribute(&attempts[0], "error.type")["stringValue"], "connect");
+    let address = attribute(&attempts[1], "server.address")["stringValue"].as_str().unwrap();
+    let port = attribute(&attempts[1], "server.port")["intValue"].as_str().unwrap();
+    assert_eq!(format!("{address}:{port}"), origin.address());
     assert_eq!(attribute(&attempts[1], "http.request.resend_count")["intValue"], "1");
     let sent = origin.only_request();
     let (trace, span) = (server["traceId"].as_str().unwrap(), attempts[1]["spanId"].as_str().unwrap());
@@ -161,4 +164,41 @@ fn a_reload_begins_and_ends_traces() {
     gw.reload().expect(200);
     gw.get("/").header("traceparent", &given).send().expect(200);
     assert_eq!(origin.requests()[2].header("traceparent"), given);
+}
+
+#[test]
+fn policies_that_a_request_waits_in_or_is_stopped_by_are_spans() {
+    let collector = collector();
+    let gw = gateway()
+        .config("[[route]]\nname = \"slow\"\nmatch = \"/slow/{id}\"\nrespond = {}")
+        .config("rate_limit = { rate = \"1/s\", burst = 1, over = { delay = \"60s\" } }")
+        .config("concurrency = { max = 10 }")
+        .config("[[route]]\nmatch = \"/strict\"\nrate_limit = { rate = \"1/h\" }\nrespond = {}")
+        .config(&trace(&collector, "1.0"))
+        .start();
+    for (target, status) in [("/slow/1", 200), ("/slow/2", 200), ("/strict", 200), ("/strict", 429)] {
+        gw.get(target).send().expect(status);
+    }
+    let spans = wait_for_spans(&collector, 6);
+    let (server, below): (Vec<_>, Vec<_>) = spans.iter().partition(|span| span["kind"] == 2);
+    assert_eq!((server.len(), below.len()), (4, 2));
+    let parent = |span: &Value| server.iter().find(|other| other["spanId"] == span["parentSpanId"]).copied().unwrap();
+    let time = |span: &Value, edge: &str| span[edge].as_str().unwrap().parse::<u64>().unwrap();
+    for (span, path) in [(below[0], "/slow/2"), (below[1], "/strict")] {
+        assert_eq!((&span["name"], &span["kind"]), (&"rate_limit".into(), &1.into()));
+        assert_eq!(attribute(span, "portcullis.policy")["stringValue"], "rate_limit");
+        let parent = parent(span);
+        assert_eq!(attribute(parent, "url.path")["stringValue"], path);
+        assert_eq!(parent["traceId"], span["traceId"]);
+        let (from, to) = ("startTimeUnixNano", "endTimeUnixNano");
+        assert!(time(parent, from) <= time(span, from) && time(span, from) <= time(span, to));
+        assert!(time(span, to) <= time(parent, to));
+    }
+    assert_eq!(attribute(below[1], "http.response.status_code")["intValue"], "429");
+    assert_eq!(attribute(below[0], "http.response.status_code"), &Value::Null);
+    assert!(time(below[0], "endTimeUnixNano") > time(below[0], "startTimeUnixNano"));
+    let slow = parent(below[0]);
+    assert_eq!(slow["name"], "GET /slow/{id}");
+    assert_eq!(attribute(slow, "http.route")["stringValue"], "/slow/{id}");
+    assert_eq!(attribute(slow, "portcullis.route")["stringValue"], "slow");
 }

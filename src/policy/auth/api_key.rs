@@ -28,6 +28,7 @@ use super::Judgement;
 use super::identity::Identities;
 use crate::build::Build;
 use crate::facts::Consumer;
+use crate::telemetry::metrics::policies::Reason;
 
 /// `api_key` as it is written.
 #[derive(Deserialize)]
@@ -81,7 +82,7 @@ impl ApiKey {
             Ok(None) => Judgement::Absent,
             Ok(Some(key)) => match self.identities.consumers.with_key(&key) {
                 Some(consumer) => Judgement::Known(consumer.clone()),
-                None => Judgement::Wrong("nobody has the key"),
+                None => Judgement::Wrong(Reason::CallerUnknown, "nobody has the key"),
             },
             Err(how) => Judgement::Ambiguous(how),
         }

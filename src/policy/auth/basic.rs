@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::Judgement;
 use super::identity::Consumers;
 use crate::facts::Consumer;
+use crate::telemetry::metrics::policies::Reason;
 
 /// `basic` as it is written.
 #[derive(Deserialize)]
@@ -27,7 +28,7 @@ pub(super) struct BasicConfig {}
 pub(super) fn judge(credentials: &[u8], consumers: &Consumers) -> Judgement {
     match known(credentials, consumers) {
         Some(consumer) => Judgement::Known(consumer),
-        None => Judgement::Wrong("nobody has the name and the key"),
+        None => Judgement::Wrong(Reason::CallerUnknown, "nobody has the name and the key"),
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::telemetry::metrics::policies::Reason;
+
 /// What must hold of claims.
 pub(super) struct Rules {
     /// What `iss` must be.
@@ -22,13 +24,13 @@ const LATEST: f64 = 253_402_300_799.0;
 impl Rules {
     /// # Errors
     /// What does not hold.
-    pub(super) fn hold(&self, claims: &Map<String, Value>) -> Result<(), &'static str> {
+    pub(super) fn hold(&self, claims: &Map<String, Value>) -> Result<(), (Reason, &'static str)> {
         let named = claims.get("iss");
         if let Some(issuer) = &self.issuer
             && (named.is_some() || self.issuer_is_named)
             && named.and_then(Value::as_str) != Some(issuer)
         {
-            return Err("the token is from another issuer");
+            return Err((Reason::Issuer, "the token is from another issuer"));
         }
         let ours = |audience: &Value| {
             audience.as_str().is_some_and(|audience| self.audience.iter().any(|ours| **ours == *audience))
@@ -39,15 +41,15 @@ impl Rules {
             None => self.audience.is_empty(),
         };
         if !meant {
-            return Err("the token is for another audience");
+            return Err((Reason::Audience, "the token is for another audience"));
         }
         // RFC 7800: only who has a key may use it, and whether the caller has it is not looked at.
         if claims.contains_key("cnf") {
-            return Err("the token is bound to a key of its owner");
+            return Err((Reason::Claims, "the token is bound to a key of its owner"));
         }
         match self.required.iter().all(|claim| claims.get(&**claim).is_some_and(|value| !value.is_null())) {
             true => Ok(()),
-            false => Err("the token lacks a required claim"),
+            false => Err((Reason::Claims, "the token lacks a required claim")),
         }
     }
 }
@@ -56,12 +58,12 @@ impl Rules {
 ///
 /// # Errors
 /// It is something else.
-pub(super) fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, &'static str> {
+pub(super) fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, (Reason, &'static str)> {
     let Some(value) = claims.get(name) else { return Ok(None) };
-    let time = value.as_f64().ok_or("a time in the token is not a number")?;
+    let time = value.as_f64().ok_or((Reason::Claims, "a time in the token is not a number"))?;
     match time <= LATEST {
         true => Ok(Some(time as u64)),
-        false => Err("a time in the token is not in seconds"),
+        false => Err((Reason::Claims, "a time in the token is not in seconds")),
     }
 }
 

@@ -21,6 +21,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Judgement;
 use super::identity::Identities;
 use super::remembered::Remembered;
+use crate::telemetry::metrics::policies::Reason;
 
 /// `client_certificate` as it is written.
 #[derive(Deserialize)]
@@ -61,15 +62,15 @@ impl ClientCertificate {
             return Judgement::Known(consumer);
         }
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-            return Judgement::Wrong("the client's certificate cannot be read");
+            return Judgement::Wrong(Reason::Malformed, "the client's certificate cannot be read");
         };
         // A connection can outlive the certificate that it was made with.
         let until = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
         if now >= until {
-            return Judgement::Wrong("the client's certificate is expired");
+            return Judgement::Wrong(Reason::Expired, "the client's certificate is expired");
         }
         let Some(name) = self.name.of(&parsed) else {
-            return Judgement::Wrong("the client's certificate has no such name");
+            return Judgement::Wrong(Reason::Claims, "the client's certificate has no such name");
         };
         let name = self.identities.consumers.with_certificate(&name).unwrap_or(name);
         match self.identities.of(Map::from_iter([("sub".to_owned(), name.into())])) {
@@ -77,7 +78,7 @@ impl ClientCertificate {
                 self.remembered.put(certificate, 0, now, until, &consumer);
                 Judgement::Known(consumer)
             }
-            Err(why) => Judgement::Wrong(why),
+            Err(why) => Judgement::Wrong(Reason::Claims, why),
         }
     }
 

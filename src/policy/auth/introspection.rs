@@ -37,6 +37,7 @@ use super::{Judgement, claims, remote, seconds_since_1970};
 use crate::build::Build;
 use crate::client::Client;
 use crate::facts::Consumer;
+use crate::telemetry::metrics::policies::Reason;
 use crate::types::{OneOrMore, Secret, Timespan};
 
 /// `introspection` as it is written.
@@ -89,7 +90,7 @@ struct Shared {
     negative_ttl: u64,
     timeout: Duration,
     good: Remembered,
-    bad: Remembered<&'static str>,
+    bad: Remembered<(Reason, &'static str)>,
     /// The questions under way, by the hash of the token.
     asking: Mutex<HashMap<KeyHash, watch::Receiver<Option<Outcome>>>>,
     /// Where questions are asked, so that they outlive the request that is the first to ask.
@@ -108,7 +109,7 @@ enum Place {
 #[derive(Clone)]
 enum Outcome {
     Known(Arc<Consumer>),
-    Wrong(&'static str),
+    Wrong(Reason, &'static str),
     Unknowable(Arc<str>),
 }
 
@@ -212,7 +213,7 @@ impl Introspection {
     /// Whose token it is. In a rehearsal nobody is asked.
     pub(super) async fn judge(&self, token: &[u8], rehearsal: bool, now: u64) -> Judgement {
         if token.len() > LONGEST || !is_token(token) {
-            return Judgement::Wrong("the credential is not a token");
+            return Judgement::Wrong(Reason::Malformed, "the credential is not a token");
         }
         let hash = KeyHash::of(token);
         match self.0.remembered(&hash, now) {
@@ -276,7 +277,9 @@ async fn question(shared: Arc<Shared>, token: Vec<u8>, hash: KeyHash, tell: watc
     let outcome = shared.understand(answer, now);
     match &outcome {
         (Outcome::Known(consumer), until) => shared.good.put(hash.as_ref(), 0, now, *until, consumer),
-        (Outcome::Wrong(why), until) => shared.bad.put(hash.as_ref(), 0, now, *until, &Arc::new(*why)),
+        (Outcome::Wrong(reason, why), until) => {
+            shared.bad.put(hash.as_ref(), 0, now, *until, &Arc::new((*reason, *why)));
+        }
         (Outcome::Unknowable(_), _) => {}
     }
     // Remembered first, so that nobody asks again in between.
@@ -287,7 +290,7 @@ async fn question(shared: Arc<Shared>, token: Vec<u8>, hash: KeyHash, tell: watc
 impl Shared {
     fn remembered(&self, hash: &KeyHash, now: u64) -> Option<Outcome> {
         let good = self.good.find(hash.as_ref(), 0, now).map(Outcome::Known);
-        good.or_else(|| self.bad.find(hash.as_ref(), 0, now).map(|why| Outcome::Wrong(*why)))
+        good.or_else(|| self.bad.find(hash.as_ref(), 0, now).map(|wrong| Outcome::Wrong(wrong.0, wrong.1)))
     }
 
     /// The claims of an active token; nothing for one that is not.
@@ -315,7 +318,7 @@ impl Shared {
             claims::object(answer.body()).map_err(|error| format!("what it says is no introspection: {error}"))?;
         match claims.get("active").and_then(Value::as_bool) {
             Some(true) => {
-                claims::time(&claims, "exp").map_err(str::to_owned)?;
+                claims::time(&claims, "exp").map_err(|(_, why)| why.to_owned())?;
                 Ok(Some(claims))
             }
             Some(false) => Ok(None),
@@ -347,10 +350,10 @@ impl Shared {
 
     /// What an answer means, and until when.
     fn understand(&self, answer: Result<Option<Map<String, Value>>, String>, now: u64) -> (Outcome, u64) {
-        let wrong = |why| (Outcome::Wrong(why), now + self.negative_ttl);
+        let wrong = |reason, why| (Outcome::Wrong(reason, why), now + self.negative_ttl);
         let claims = match answer {
             Ok(Some(claims)) => claims,
-            Ok(None) => return wrong("the provider says that the token is not active"),
+            Ok(None) => return wrong(Reason::Refused, "the provider says that the token is not active"),
             Err(error) => {
                 let cause = format!("the provider {} cannot be asked: {error}", self.name);
                 return (Outcome::Unknowable(cause.into()), now);
@@ -358,17 +361,18 @@ impl Shared {
         };
         let expires = claims::time(&claims, "exp").ok().flatten().unwrap_or(u64::MAX);
         if now >= expires {
-            return wrong("the token is expired");
+            return wrong(Reason::Expired, "the token is expired");
         }
         // What else `active` means is the provider's to say. How the token is to be shown is not.
         let bearer = |kind: &Value| kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"));
         if !claims.get("token_type").is_none_or(bearer) {
-            return wrong("the token is of another type");
+            return wrong(Reason::Malformed, "the token is of another type");
         }
-        let found = self.rules.hold(&claims).and_then(|()| self.identities.of(claims));
+        let found =
+            self.rules.hold(&claims).and_then(|()| self.identities.of(claims).map_err(|why| (Reason::Claims, why)));
         match found {
             Ok(consumer) => (Outcome::Known(consumer), expires.min(now + self.ttl)),
-            Err(why) => wrong(why),
+            Err((reason, why)) => wrong(reason, why),
         }
     }
 }
@@ -377,7 +381,7 @@ impl From<Outcome> for Judgement {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Known(consumer) => Self::Known(consumer),
-            Outcome::Wrong(why) => Self::Wrong(why),
+            Outcome::Wrong(reason, why) => Self::Wrong(reason, why),
             Outcome::Unknowable(why) => Self::Unknowable(why.to_string().into()),
         }
     }

@@ -47,6 +47,8 @@ use crate::build::{Build, Node};
 use crate::facts::{Consumer, Facts};
 use crate::keep;
 use crate::reply::Reply;
+use crate::telemetry::metrics::policies::{AuthSeries, Reason};
+use crate::telemetry::metrics::traffic::Meter;
 use crate::types::OneOrMore;
 use crate::types::template::Template;
 use api_key::{ApiKey, ApiKeyConfig, Place};
@@ -88,6 +90,7 @@ struct Provider {
     challenge: HeaderValue,
     /// What it is told when what it brought is not good (RFC 6750, section 3).
     rejection: HeaderValue,
+    counts: AuthSeries,
 }
 
 /// The files that a provider names, by key.
@@ -112,7 +115,7 @@ enum Judgement {
     /// It is from this caller.
     Known(Arc<Consumer>),
     /// Its credential is not good, for this reason.
-    Wrong(&'static str),
+    Wrong(Reason, &'static str),
     /// Whether its credential is good cannot be found out now.
     Unknowable(Cow<'static, str>),
     /// It is not let in, and this is the client's answer.
@@ -176,10 +179,11 @@ impl Policy for Auth {
         let now = seconds_since_1970();
         if self.apart && self.credentials(request) > 1 {
             let how = "the request has more than one credential";
+            self.count(0, Reason::Ambiguous, facts);
             return Err(Reply::bad_request(how).because(how));
         }
         let (mut refusal, mut unknowable) = (None, None);
-        for provider in &self.providers {
+        for (i, provider) in self.providers.iter().enumerate() {
             match provider.judge(request, facts, now).await {
                 Judgement::Known(consumer) => {
                     facts.consumer = Some(consumer);
@@ -187,26 +191,31 @@ impl Policy for Auth {
                     return Ok(());
                 }
                 Judgement::Absent => {}
-                Judgement::Wrong(why) => {
-                    refusal.get_or_insert_with(|| provider.refuse(why));
+                Judgement::Wrong(reason, why) => {
+                    refusal.get_or_insert_with(|| (i, reason, provider.refuse(why)));
                 }
                 Judgement::Answered(reply) => {
-                    refusal.get_or_insert(*reply);
+                    refusal.get_or_insert((i, Reason::Refused, *reply));
                 }
-                Judgement::Unknowable(why) => unknowable = unknowable.or(Some(why)),
-                Judgement::Ambiguous(how) => return Err(Reply::bad_request(how).because(how)),
+                Judgement::Unknowable(why) => unknowable = unknowable.or(Some((i, why))),
+                Judgement::Ambiguous(how) => {
+                    self.count(i, Reason::Ambiguous, facts);
+                    return Err(Reply::bad_request(how).because(how));
+                }
             }
         }
-        if let Some(why) = unknowable {
+        if let Some((i, why)) = unknowable {
+            self.count(i, Reason::ProviderDown, facts);
             let detail = "it cannot be found out now who asks: try again";
             return Err(Reply::auth_unavailable(detail).retry_after(1).because(why));
         }
-        Err(refusal.unwrap_or_else(|| {
+        let (i, reason, reply) = refusal.unwrap_or_else(|| {
             let reply = Reply::unauthorized("the request has no credential").because("the request has no credential");
-            self.providers
-                .iter()
-                .fold(reply, |reply, provider| reply.with(WWW_AUTHENTICATE, provider.challenge.clone()))
-        }))
+            let challenges = self.providers.iter().map(|provider| provider.challenge.clone());
+            (0, Reason::Missing, challenges.fold(reply, |reply, challenge| reply.with(WWW_AUTHENTICATE, challenge)))
+        });
+        self.count(i, reason, facts);
+        Err(reply)
     }
 
     fn upstream(&self, head: &mut RequestHeader, _request: &RequestHeader, facts: &Facts) -> Verdict {
@@ -218,6 +227,13 @@ impl Policy for Auth {
 }
 
 impl Auth {
+    /// A request is not let in, and one of the providers says why. What is true of all is said by the first.
+    fn count(&self, provider: usize, why: Reason, facts: &Facts) {
+        if !facts.rehearsal {
+            self.providers[provider].counts.failed(why);
+        }
+    }
+
     /// How many credentials a request has, in different places.
     fn credentials(&self, request: &RequestHeader) -> usize {
         let mut places: Vec<&Place> = Vec::new();
@@ -245,12 +261,12 @@ impl Auth {
 
 impl Providers {
     /// Compiles every `[auth.NAME]` and `[consumer.NAME]`.
-    pub fn compile(root: &Node, build: &mut Build<'_>) -> Self {
+    pub fn compile(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Self {
         let consumers = Consumers::compile(root, build);
         let mut providers = BTreeMap::new();
         for (name, entry) in root.get("auth").and_then(Node::table).into_iter().flatten() {
-            let provider =
-                build.within_detached(&entry.node, |build| Provider::compile(name, root, consumers.clone(), build));
+            let provider = build
+                .within_detached(&entry.node, |build| Provider::compile(name, root, consumers.clone(), meter, build));
             providers.insert(name.clone(), provider.map(Arc::new));
         }
         let all = providers.values().flatten().flat_map(|provider: &Arc<Provider>| provider.headers.iter());
@@ -351,7 +367,7 @@ impl ProviderConfig {
 }
 
 impl Provider {
-    fn compile(name: &str, root: &Node, consumers: Consumers, build: &mut Build<'_>) -> Option<Self> {
+    fn compile(name: &str, root: &Node, consumers: Consumers, meter: &Meter, build: &mut Build<'_>) -> Option<Self> {
         build.check_name("an auth provider", name)?;
         let config: ProviderConfig = build.deserialize()?;
         let has_claims = config.jwt.is_some() || config.introspection.is_some() || config.forward.is_some();
@@ -377,7 +393,8 @@ impl Provider {
         };
         let given = |name: &HeaderName| matches!(&kind, Kind::Forward(forward) if forward.takes(name));
         let headers = headers.iter().map(|(name, _)| name.clone()).filter(|name| !given(name)).collect();
-        Some(Self { kind, headers, challenge: value(&challenge), rejection: value(&rejection) })
+        let (challenge, rejection) = (value(&challenge), value(&rejection));
+        Some(Self { kind, headers, challenge, rejection, counts: meter.auth(name) })
     }
 
     async fn judge(&self, request: &RequestHeader, facts: &Facts, now: u64) -> Judgement {

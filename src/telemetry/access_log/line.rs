@@ -39,6 +39,10 @@ pub struct Line<'a> {
     pub attempts: u32,
     /// From the head of the request to the end of the answer.
     pub duration: Option<Duration>,
+    /// From the head of the request to the first attempt, or to the end of the gateway's own answer.
+    pub gateway: Option<Duration>,
+    /// How long it waited in policies.
+    pub waited: Option<Duration>,
     /// From the last attempt to the head of its answer.
     pub first_byte: Option<Duration>,
     /// Bytes of the request's body.
@@ -117,6 +121,8 @@ fields! {
     "server" => Server,
     "attempts" => Attempts,
     "duration_ms" => Duration,
+    "gateway_ms" => Gateway,
+    "waited_ms" => Waited,
     "first_byte_ms" => FirstByte,
     "bytes_in" => BytesIn,
     "bytes_out" => BytesOut,
@@ -253,6 +259,8 @@ impl Line<'_> {
             Field::BytesIn => return number(self.bytes_in, out),
             Field::BytesOut => return number(self.bytes_out, out),
             Field::Duration => return milliseconds(self.duration, out),
+            Field::Gateway => return milliseconds(self.gateway, out),
+            Field::Waited => return milliseconds(self.waited, out),
             Field::FirstByte => return milliseconds(self.first_byte, out),
         };
         match quoting {
@@ -299,9 +307,19 @@ fn three_digits(number: u32, out: &mut String) -> bool {
 /// JSON's escapes (RFC 8259, section 7): no value can end its line or its quotes.
 fn escape(value: &str, out: &mut String) {
     let mut rest = value;
-    while let Some(at) = rest.bytes().position(|b| b < b' ' || b == b'"' || b == b'\\' || b == 0x7f) {
+    // 0xC2 begins the control characters of ISO 8859-1, which some terminals obey.
+    while let Some(at) = rest.bytes().position(|b| b < b' ' || b == b'"' || b == b'\\' || b == 0x7f || b == 0xc2) {
         out.push_str(&rest[..at]);
         match rest.as_bytes()[at] {
+            0xc2 => {
+                let c = rest[at..].chars().next().unwrap_or_default();
+                match c.is_control() {
+                    true => drop(write!(out, "\\u{:04x}", u32::from(c))),
+                    false => out.push(c),
+                }
+                rest = &rest[at + c.len_utf8()..];
+                continue;
+            }
             b'"' => out.push_str("\\\""),
             b'\\' => out.push_str("\\\\"),
             byte => drop(write!(out, "\\u{byte:04x}")),

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::{Family, Series, Vector};
 
 /// The label value of what found no room in the budget.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 /// What is counted together.
 pub trait Counts: Default + Send + Sync + 'static {
@@ -134,11 +134,16 @@ impl<T: Counts> Vector for Group<T> {
 }
 
 impl<T: Counts, const LABELS: usize> Family<Group<T>, LABELS> {
-    /// The block of these labels, or of all that found no room within the budget.
-    pub(super) fn within(&self, most: usize, labels: [&str; LABELS]) -> Series<Group<T>, LABELS> {
+    /// The block of these labels, or the `other` one of what found no room within the budget.
+    pub(super) fn within(
+        &self,
+        most: usize,
+        labels: [&str; LABELS],
+        other: [&str; LABELS],
+    ) -> Series<Group<T>, LABELS> {
         match self.is_held(labels) || self.vector().fits(most) {
             true => self.series(labels),
-            false => self.series([OTHER; LABELS]),
+            false => self.series(other),
         }
     }
 }

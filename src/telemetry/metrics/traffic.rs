@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use prometheus::{IntCounterVec, IntGaugeVec};
 
-use super::cells::{Counts, Group, Histogram, Shown, Words, add, read};
+use super::cells::{Counts, Group, Histogram, OTHER, Shown, Words, add, read};
 use super::{Metrics, Series};
 
 /// The label value of requests that found no route.
@@ -37,8 +37,8 @@ pub type CacheSeries = Series<Group<CacheCounts>, 1>;
 /// Hands out blocks of numbers to what one configuration has.
 #[derive(Clone)]
 pub struct Meter {
-    metrics: Arc<Metrics>,
-    most: usize,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) most: usize,
 }
 
 impl Meter {
@@ -49,12 +49,12 @@ impl Meter {
 
     /// For a route.
     pub fn route(&self, name: &str) -> RouteSeries {
-        self.metrics.routes.within(self.most, [name])
+        self.metrics.routes.within(self.most, [name], [OTHER])
     }
 
     /// For a cache.
     pub fn cache(&self, name: &str) -> CacheSeries {
-        self.metrics.caches.within(self.most, [name])
+        self.metrics.caches.within(self.most, [name], [OTHER])
     }
 
     /// For all requests that find no route.
@@ -64,7 +64,7 @@ impl Meter {
 
     /// For a server of an upstream.
     pub fn server(&self, upstream: &str, server: &str) -> ServerSeries {
-        self.metrics.servers.within(self.most, [upstream, server])
+        self.metrics.servers.within(self.most, [upstream, server], [OTHER; 2])
     }
 
     /// For the breaker of an upstream.
@@ -82,22 +82,17 @@ impl Meter {
 
     /// For a listener.
     pub fn listener(&self, name: &str) -> ListenerSeries {
-        self.metrics.listeners.within(self.most, [name])
+        self.metrics.listeners.within(self.most, [name], [OTHER])
     }
 
     /// For a store.
     pub fn store(&self, name: &str) -> StoreSeries {
-        self.metrics.stores.within(self.most, [name])
+        self.metrics.stores.within(self.most, [name], [OTHER])
     }
 
     /// What answered instead of an upstream.
     pub fn stopped(&self) -> Arc<Words> {
         self.metrics.stopped.clone()
-    }
-
-    /// The policies that would have stopped a request, were they not in a shadow.
-    pub fn shadowed(&self) -> Arc<Words> {
-        self.metrics.shadowed.clone()
     }
 }
 
@@ -165,7 +160,7 @@ const CALLED: [&str; 5] = ["answered", "late", "failed", "busy", "spared"];
 /// The upper bounds of times of a store, in microseconds.
 const CALL: [u64; 12] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_500_000];
 /// The upper bounds of times to an answer, in microseconds.
-const ANSWER: [u64; 12] =
+pub(super) const ANSWER: [u64; 12] =
     [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
 /// The upper bounds of the gateway's own times, in microseconds.
 const OWN: [u64; 8] = [50, 100, 250, 500, 1_000, 5_000, 25_000, 250_000];

@@ -37,6 +37,7 @@ use super::remembered::Remembered;
 use super::{FILES, claims, remote};
 use crate::build::Build;
 use crate::facts::Consumer;
+use crate::telemetry::metrics::policies::Reason;
 use crate::types::{OneOrMore, Secret, Timespan};
 use key::{Algorithm, Key, shortest_secret};
 use keys::{KeySet, Keys, Place, Remote};
@@ -177,12 +178,12 @@ impl Jwt {
     async fn look_into(&self, text: &[u8], rehearsal: bool, now: u64) -> Judgement {
         let token = match Token::parse(text, &self.rules) {
             Ok(token) => token,
-            Err(why) => return Judgement::Wrong(why),
+            Err(why) => return Judgement::Wrong(Reason::Malformed, why),
         };
         // Before the signature: a token that is not good in any case is no reason to ask the provider.
         let until = match token.holds(&self.rules, now) {
             Ok(until) => until,
-            Err(why) => return Judgement::Wrong(why),
+            Err((reason, why)) => return Judgement::Wrong(reason, why),
         };
         let known = match self.keys.now() {
             Some(set) => set,
@@ -193,12 +194,15 @@ impl Jwt {
         };
         let set = match self.signature(&token, &known) {
             Signature::Good => known,
-            Signature::Bad => return Judgement::Wrong("the token's signature is wrong"),
+            Signature::Bad => return Judgement::Wrong(Reason::Signature, "the token's signature is wrong"),
             Signature::UnknownKey => {
                 let renewed = self.renewed(Some(known.generation), rehearsal).await;
                 match renewed.map(|set| (self.signature(&token, &set), set)) {
                     Some((Signature::Good, set)) => set,
-                    _ => return Judgement::Wrong("no key of the provider made the token's signature"),
+                    _ => {
+                        let why = "no key of the provider made the token's signature";
+                        return Judgement::Wrong(Reason::KeyUnknown, why);
+                    }
                 }
             }
         };
@@ -207,7 +211,7 @@ impl Jwt {
                 self.remembered.put(text, set.generation, now, until, &consumer);
                 Judgement::Known(consumer)
             }
-            Err(why) => Judgement::Wrong(why),
+            Err(why) => Judgement::Wrong(Reason::Claims, why),
         }
     }
 

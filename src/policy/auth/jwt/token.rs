@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::key::{Algorithm, Key};
 use crate::policy::auth::claims;
+use crate::telemetry::metrics::policies::Reason;
 
 /// Bytes of the longest token that is looked at.
 const LONGEST: usize = 16 << 10;
@@ -99,18 +100,19 @@ impl<'t> Token<'t> {
     ///
     /// # Errors
     /// What of its claims does not hold.
-    pub(super) fn holds(&self, rules: &Rules, now: u64) -> Result<u64, &'static str> {
+    pub(super) fn holds(&self, rules: &Rules, now: u64) -> Result<u64, (Reason, &'static str)> {
         let time = |name: &str| claims::time(&self.claims, name);
-        let until = time("exp")?.ok_or("the token says not when it expires")?.saturating_add(rules.leeway);
+        let until = time("exp")?.ok_or((Reason::Claims, "the token says not when it expires"))?;
+        let until = until.saturating_add(rules.leeway);
         if now >= until {
-            return Err("the token is expired");
+            return Err((Reason::Expired, "the token is expired"));
         }
         let latest = now.saturating_add(rules.leeway);
         if time("nbf")?.is_some_and(|from| from > latest) {
-            return Err("the token is not valid yet");
+            return Err((Reason::NotYetValid, "the token is not valid yet"));
         }
         if time("iat")?.is_some_and(|made| made > latest) {
-            return Err("the token is from the future");
+            return Err((Reason::NotYetValid, "the token is from the future"));
         }
         rules.claims.hold(&self.claims).map(|()| until)
     }
