@@ -5,8 +5,9 @@
 //! A connection arrives at a worker in [`server`], which owns the accept loop, TLS, the reading of request heads
 //! and HTTP/2's streams. [`proxy`] asks the [`gateway`] for the route, runs the route's [`policy`] chain over the
 //! request, takes a server from one of the [`upstream`] pools, runs the chain backwards over the response and hands
-//! what it knows ([`facts`]) to [`telemetry`]. It does so in Pingora's hooks, or, for plain HTTP/1 servers, from
-//! socket to socket ([`proxy::Direct`]). What several gateways know together is in a [`store`].
+//! what it knows ([`facts`]) to [`telemetry`]. It does so in Pingora's hooks, or, for plain HTTP/1 servers, from socket
+//! to socket ([`proxy::Direct`]). What was answered before may come from the [`cache`]; what several gateways know
+//! together is in a [`store`].
 //!
 //! # The way of the configuration
 //!

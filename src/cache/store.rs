@@ -91,6 +91,8 @@ pub enum Found {
     Nothing,
 }
 
+/// What may be under way at once; beyond that requests pass by the cache.
+const MOST_FILLS: usize = 4096;
 /// Fields that `Vary` may name under one key. An answer that names more is not stored.
 const MOST_VARY: usize = 16;
 /// How long what could not be stored is remembered, and how much of it.
@@ -146,6 +148,12 @@ impl Store {
         let fill = Arc::new(Fill::new(resource.clone(), request.clone(), Some(slot.clone())));
         fills.slots.insert(slot, fill.clone());
         (fill, true)
+    }
+
+    /// Whether so much is being fetched that no more may be: fetches outlive the clients that wanted them.
+    pub fn is_busy(&self) -> bool {
+        let fills = self.fills.lock();
+        fills.slots.len() + fills.alone.len() >= MOST_FILLS
     }
 
     /// A fetch that nobody else waits for.

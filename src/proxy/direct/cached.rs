@@ -168,7 +168,7 @@ impl Direct {
                 return Err(Not::Done(Fault::Reply(Reply::not_cached("there is no stored answer that may be used"))));
             }
             let hopeless = stored.is_none() && (request.method == Method::HEAD || zone.store.is_hopeless(&wanted.key));
-            if asked.no_store || hopeless {
+            if asked.no_store || hopeless || zone.store.is_busy() {
                 ctx.say(Said::forward(Cached::Bypass, "bypass"));
                 return Err(Not::Asked);
             }
@@ -331,7 +331,10 @@ impl<C: Client> Exchange<'_, C> {
         let mut range = None;
         if not_modified_filter(self.request, &head) {
             to_304(&mut head);
-        } else if self.request.headers.contains_key(RANGE) && is_strong(self.request) {
+        } else if self.request.method == Method::GET
+            && self.request.headers.contains_key(RANGE)
+            && is_strong(self.request)
+        {
             if let Some(length) = length {
                 let _ = head.insert_header(CONTENT_LENGTH, length);
             }
