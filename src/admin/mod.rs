@@ -13,6 +13,8 @@
 //! `POST /reload` loads the configuration again and answers with a receipt, or with 422 and every mistake.
 //! `POST /upgrade` has a new process take over and answers with a receipt, or with 500 and the reason.
 //!
+//! `GET /config` shows the configuration, with stars for its secrets.
+//!
 //! `GET /caches` shows what the caches hold, and `POST /caches/NAME/purge` removes what its body names.
 //!
 //! `POST /explain` says what the gateway would do with the request that its body describes.
@@ -55,6 +57,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How a reload fails.
 const UNUSABLE: (StatusCode, &str, &str) =
     (StatusCode::UNPROCESSABLE_ENTITY, "configuration", "The configuration cannot be used");
+/// How the configuration is not shown.
+const NOT_SHOWN: (StatusCode, &str, &str) =
+    (StatusCode::INTERNAL_SERVER_ERROR, "configuration", "The configuration cannot be shown");
 /// How an upgrade fails.
 const NOT_UPGRADED: (StatusCode, &str, &str) =
     (StatusCode::INTERNAL_SERVER_ERROR, "upgrade", "No other process takes over");
@@ -89,6 +94,12 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// What is wrong with the question.
     fn explain(&self, question: &[u8]) -> Result<Vec<u8>, String>;
+
+    /// The configuration at work as JSON, without its secrets.
+    ///
+    /// # Errors
+    /// What is secret cannot be told, in words.
+    fn config(&self) -> Result<Vec<u8>, String>;
 }
 
 impl Admin {
@@ -114,6 +125,10 @@ impl Admin {
             "/reload" => self.control(request, UNUSABLE, |control| control.reload()).await,
             "/upgrade" => self.control(request, NOT_UPGRADED, |control| control.upgrade()).await,
             "/explain" => self.explain(request, body).await,
+            "/config" => {
+                check_read(request)?;
+                self.blocking(NOT_SHOWN, |control| control.config()).await
+            }
             _ => match path.strip_prefix("/caches/").and_then(|rest| rest.strip_suffix("/purge")) {
                 Some(name) => purge(&self.gateway.load(), request, name, &body),
                 None => self.answer(request, path),
@@ -131,6 +146,14 @@ impl Admin {
         if request.method != Method::POST {
             return Err(Reply::method_not_allowed("this is begun by POST").allow("POST"));
         }
+        self.blocking(failed, act).await
+    }
+
+    async fn blocking(
+        &self,
+        failed: (StatusCode, &'static str, &'static str),
+        act: fn(&dyn Control) -> Result<Vec<u8>, String>,
+    ) -> Result<Reply, Reply> {
         let control = self.control.clone();
         match tokio::task::spawn_blocking(move || act(&*control)).await {
             Ok(Ok(receipt)) => Ok(json(StatusCode::OK, receipt)),
@@ -246,10 +269,15 @@ fn get(request: &RequestHeader, body: impl FnOnce() -> (StatusCode, Vec<u8>)) ->
 }
 
 fn read(request: &RequestHeader, reply: impl FnOnce() -> Reply) -> Result<Reply, Reply> {
-    if !matches!(request.method, Method::GET | Method::HEAD) {
-        return Err(Reply::method_not_allowed("this can be read only").allow("GET, HEAD"));
-    }
+    check_read(request)?;
     Ok(reply())
+}
+
+fn check_read(request: &RequestHeader) -> Result<(), Reply> {
+    match request.method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Reply::method_not_allowed("this can be read only").allow("GET, HEAD")),
+    }
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Reply {

@@ -9,6 +9,7 @@ mod rehearse;
 mod reload;
 mod run;
 mod settings;
+mod show;
 mod state_dir;
 mod test;
 mod upgrade;

@@ -23,7 +23,7 @@ use super::explain::{Asked, explain};
 use super::run::End;
 use super::settings::TraceSettings;
 use super::state_dir::StateDir;
-use super::{Plan, compile_over, logger, notify};
+use super::{Plan, compile_over, logger, notify, show};
 use crate::admin::Control;
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
@@ -234,6 +234,11 @@ impl Control for Running {
         let state = self.state.lock();
         let explanation = explain(&asked, &self.current.load_full(), &state.listeners, &state.loaded)?;
         serde_json::to_vec(&explanation).map_err(|error| error.to_string())
+    }
+
+    fn config(&self) -> Result<Vec<u8>, String> {
+        let state = self.state.lock();
+        show::config(state.generation, &state.loaded)
     }
 }
 

@@ -35,6 +35,11 @@ fn authorized(gw: &Gateway, target: &str, authorization: &str) -> Response {
     connection.get(target).host("localhost").header("Authorization", authorization).send()
 }
 
+fn authorized_post(gw: &Gateway, target: &str, authorization: &str) -> Response {
+    let mut connection = gw.connect_to("admin");
+    connection.post(target).host("localhost").header("Authorization", authorization).send()
+}
+
 fn drain_of(server: &str) -> String {
     format!("/upstreams/o/servers/{server}/drain")
 }
@@ -261,11 +266,95 @@ fn routes_are_shown() {
 }
 
 #[test]
+fn the_configuration_is_shown_without_its_secrets() {
+    let text = r#"
+        include = ["more*.toml"]
+        [admin]
+        address = "127.0.0.1:0"
+        token = "s3cret-admin-0123456789"
+        [store.shared]
+        redis = { url = "redis://:s3cret-redis@127.0.0.1:1/0" }
+        [auth.hs]
+        jwt = { secret = "s3cret-hs256-0123456789abcdef0123456789", audience = "here" }
+        [auth.env]
+        jwt = { secret = { env = "HS" }, audience = "here" }
+        [auth.idp]
+        introspection = { url = "http://127.0.0.1:1/", client_id = "me", client_secret = "s3cret-client" }
+        [auth.key]
+        api_key = { header = "X-Key" }
+        [defaults]
+        auth = "hs"
+        [[route]]
+        match = "/first"
+        auth = false
+        respond = {}
+    "#;
+    let more = r#"
+        [consumer.partner]
+        keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
+        [[route]]
+        name = "set"
+        match = "/set/**"
+        request = { headers = { set = { Authorization = "Bearer s3cret-bearer", X-Plain = "shown" } } }
+        respond = { body = "x" }
+        [[route]]
+        match = "/limited"
+        rate_limit = { rate = "1/h", store = "shared" }
+        respond = {}
+    "#;
+    let gw = gateway().config(text).file("more.toml", more).env("HS", "s3cret-of-the-environment-0123456789").start();
+    ask(&gw, "GET", "/config").expect(401);
+    let bearer = "Bearer s3cret-admin-0123456789";
+    let shown = || authorized(&gw, "/config", bearer).expect(200);
+    let first = shown();
+    assert_eq!(first.header("content-type"), "application/json");
+    assert!(!first.text().contains("s3cret"), "{}", first.text());
+    let all = first.json();
+    assert_eq!(all["generation"], 1);
+    let files: Vec<&str> = all["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
+    assert!(files.len() == 2 && files[1].ends_with("/more.toml"), "{files:?}");
+    let config = &all["config"];
+    assert_eq!(config["admin"]["token"], "***");
+    assert_eq!(config["store"]["shared"]["redis"]["url"], "***");
+    assert_eq!(config["auth"]["hs"]["jwt"], json!({ "secret": "***", "audience": "here" }));
+    assert_eq!(config["auth"]["env"]["jwt"]["secret"], json!({ "env": "HS" }));
+    assert_eq!(config["auth"]["idp"]["introspection"]["client_secret"], "***");
+    let hash = config["consumer"]["partner"]["keys"][0]["sha256"].as_str().unwrap();
+    assert!(hash.starts_with("9f86d081"), "{hash}");
+    let routes = config["route"].as_array().unwrap();
+    assert_eq!(routes.len(), 3);
+    assert_eq!(routes[0]["match"], "/first");
+    assert_eq!(routes[1]["request"]["headers"]["set"], json!({ "Authorization": "***", "X-Plain": "shown" }));
+
+    // What a reload keeps is as secret as before, and so is what it does not keep.
+    gw.rewrite(&text.replace("s3cret-hs256", "s3cret-other"));
+    authorized_post(&gw, "/reload", bearer).expect(200);
+    let second = shown();
+    assert_eq!(second.json()["generation"], 2);
+    assert_eq!(second.json()["config"], *config);
+    assert!(!second.text().contains("s3cret"), "{}", second.text());
+}
+
+#[test]
+fn the_configuration_is_not_shown_when_its_secrets_are_not_known() {
+    let gw = gateway()
+        .file("hs", "0123456789abcdef0123456789abcdef")
+        .config("[auth.hs]\njwt = { secret = { file = \"hs\" }, audience = \"here\" }")
+        .config("[[route]]\nmatch = \"/**\"\nauth = \"hs\"\nrespond = {}")
+        .start();
+    ask(&gw, "GET", "/config").expect(200);
+    std::fs::remove_file(gw.dir().join("hs")).unwrap();
+    let problem = ask(&gw, "GET", "/config").expect(500).problem("configuration").json();
+    assert!(problem["detail"].as_str().unwrap().contains("hs"), "{problem}");
+    assert_eq!(gw.get("/").send().status, 401);
+}
+
+#[test]
 fn head_is_get_without_a_body_and_other_methods_are_named() {
     let origin = Origin::saying("ok");
     let gw = pool_of(&origin, &Origin::saying("b")).start();
     let mut connection = gw.connect_to("admin");
-    for path in ["/health", "/ready", "/upstreams", "/upstreams/o", "/routes"] {
+    for path in ["/health", "/ready", "/upstreams", "/upstreams/o", "/routes", "/config"] {
         let get = connection.get(path).host("localhost").send().expect(200);
         let head = connection.request("HEAD", path).host("localhost").send().expect(200);
         assert_eq!(head.header("content-length"), get.body.len().to_string(), "{path}");

@@ -72,7 +72,7 @@ fn signed_part(header: &Value, claims: &Value) -> String {
     format!("{}.{}", b64(header.to_string()), b64(claims.to_string()))
 }
 
-fn hs256(secret: &[u8], header: &Value, claims: &Value) -> String {
+pub fn hs256(secret: &[u8], header: &Value, claims: &Value) -> String {
     let signed = signed_part(header, claims);
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
     format!("{signed}.{}", b64(tag.as_ref()))

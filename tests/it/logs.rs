@@ -163,3 +163,146 @@ fn the_operators_log_has_a_level() {
         assert_eq!(gw.errors().iter().any(|line| line.contains("info: stopping")), said, "{level}");
     }
 }
+
+/// What would begin another line, another field, or a terminal's command.
+const FORGERIES: &[&[u8]] = &[
+    b"a\n{\"forged\":1}",
+    b"a\r\n{\"forged\":1}\r\n",
+    b"a\nforged=1",
+    b"a\",\"forged\":\"1",
+    b"a\" forged=\"1",
+    b"a\\\" forged=1 \\",
+    b"a\\",
+    b"a forged=1",
+    b"a=b forged=",
+    b"a%0Aforged=1%0D%22 forged=%22",
+    b"a\x00forged=1",
+    b"a\x1b[2J\x1b]0;forged\x07",
+    b"a\x7f\x08\x08\tforged=1",
+    b"a\x85forged=1",
+    b"a\xff\xfe forged=1",
+    b"a\xe2\x80",
+    "a\u{85}forged=1".as_bytes(),
+    "a\u{9b}2Jforged".as_bytes(),
+    "a\u{2028}forged=1\u{2029}forged=1".as_bytes(),
+    "a\u{202e}degrof\u{2066}".as_bytes(),
+    "ä\u{20ac}\u{1f600}".as_bytes(),
+];
+
+/// Asks with every forgery as a part of the path, as header fields and as the caller's name; gives how many requests that
+/// were. The number of a request is in its path.
+fn forge(gw: &Gateway) -> usize {
+    let token = |name: &str| {
+        let claims = serde_json::json!({ "aud": "here", "sub": name, "exp": 9_999_999_999_u64 });
+        crate::auth::hs256(HS.as_bytes(), &serde_json::json!({ "alg": "HS256" }), &claims)
+    };
+    let ask = |path: &str, agent: &[u8], tenant: &[u8], token: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n");
+        gw.raw([head.as_bytes(), b"User-Agent: ", agent, b"\r\nX-Tenant: ", tenant, b"\r\n\r\n"].concat());
+    };
+    for (i, text) in FORGERIES.iter().enumerate() {
+        let encoded: String = text.iter().map(|byte| format!("%{byte:02X}")).collect();
+        let name = String::from_utf8_lossy(text);
+        ask(&format!("/path/{i}/{encoded}?{encoded}"), b"x", b"x", &token("x"));
+        ask(&format!("/agent/{i}"), text, b"x", &token("x"));
+        ask(&format!("/tenant/{i}"), b"x", text, &token("x"));
+        ask(&format!("/caller/{i}"), b"x", b"x", &token(&name));
+    }
+    4 * FORGERIES.len()
+}
+
+const HS: &str = "0123456789abcdef0123456789abcdef";
+
+fn forgeable(format: &str) -> Gateway {
+    gateway()
+        .config(&format!(
+            "[log]\naccess = {{ to = {{ file = \"access.log\" }}, format = \"{format}\", fields = {FIELDS} }}"
+        ))
+        .config("[auth.hs]\njwt = { secret = { env = \"HS\" }, audience = \"here\" }")
+        .config("[[route]]\nmatch = \"/**\"\nauth = \"hs\"\nrespond = {}")
+        .env("HS", HS)
+        .start()
+}
+
+const FIELDS: &str =
+    "[\"consumer\", \"method\", \"path\", \"status\", \"user_agent\", \"header.x-tenant\", \"refused\", \"cause\"]";
+
+/// The lines of the access log once there are so many and another: there are no more.
+#[track_caller]
+fn lines_of(gw: &Gateway, count: usize) -> Vec<String> {
+    let read = || fs::read(gw.dir().join("access.log")).unwrap();
+    let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+    eventually("every line", || (lines(&read()) >= count).then_some(()));
+    gw.get("/last").send().expect(401);
+    eventually("the last line", || String::from_utf8_lossy(&read()).contains("/last").then_some(()));
+    let text = String::from_utf8(read()).expect("the log is UTF-8");
+    let obeyed = |c: char| c != '\n' && (c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c) || c == '\u{2066}');
+    assert!(!text.contains(obeyed), "{text:?}");
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    assert!(lines.len() == count + 1 && lines[count].contains("/last"), "{count} {text}");
+    lines
+}
+
+/// The keys of a line of logfmt, and their values without quotes.
+fn logfmt(line: &str) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    let mut rest = line;
+    while !rest.is_empty() {
+        let (key, after) = rest.split_once('=').unwrap_or_else(|| panic!("{line}"));
+        let (value, after) = match after.strip_prefix('"') {
+            None => after.split_once(' ').unwrap_or((after, "")),
+            Some(quoted) => {
+                let mut escaped = false;
+                let end = quoted.find(|c| {
+                    let ends = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    ends
+                });
+                let end = end.unwrap_or_else(|| panic!("{line}"));
+                (&quoted[..end], quoted[end + 1..].strip_prefix(' ').unwrap_or(&quoted[end + 1..]))
+            }
+        };
+        let value = serde_json::from_str(&format!("\"{value}\"")).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(found.insert(key.to_owned(), value).is_none(), "{key} twice: {line}");
+        rest = after;
+    }
+    found
+}
+
+#[test]
+fn no_request_forges_a_line_or_a_field() {
+    let allowed: Vec<String> = serde_json::from_str(FIELDS).unwrap();
+    let fine = |line: &str, keys: Vec<&String>| assert!(keys.iter().all(|key| allowed.contains(key)), "{line}");
+    let gw = forgeable("json");
+    let sent = forge(&gw);
+    let mut told = 0;
+    for line in lines_of(&gw, sent) {
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        fine(&line, object.keys().collect());
+        // What was taken is told as it was.
+        let path = object.get("path").and_then(|path| path.as_str()).unwrap_or("");
+        let mut parts = path.split('/').skip(1);
+        let field = match parts.next() {
+            Some("agent") => "user_agent",
+            Some("tenant") => "header.x-tenant",
+            Some("caller") => "consumer",
+            _ => continue,
+        };
+        let text = FORGERIES[parts.next().unwrap().parse::<usize>().unwrap()];
+        if let (Ok(text), Some(200)) = (std::str::from_utf8(text), object["status"].as_u64()) {
+            assert_eq!(object[field], text, "{line}");
+            told += 1;
+        }
+    }
+    assert!(told > FORGERIES.len(), "{told}");
+    let metrics = gw.admin("/metrics").text();
+    assert!(!metrics.contains("forged"), "{metrics}");
+    crate::observability::check(&metrics);
+
+    let gw = forgeable("logfmt");
+    let sent = forge(&gw);
+    for line in lines_of(&gw, sent) {
+        fine(&line, logfmt(&line).keys().collect());
+    }
+}

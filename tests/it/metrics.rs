@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Answer, Authority, ClosedPort, Gateway, Origin, answer, eventually, gateway};
+use crate::harness::{Answer, Authority, ClosedPort, Gateway, Origin, Traffic, answer, eventually, gateway};
 
 const ROUTE: &str = "[[route]]\nmatch = \"/**\"\nrespond = {}";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -289,4 +289,31 @@ fn policies_say_whom_they_stopped_and_who_waited() {
     // Nobody asks in a rehearsal.
     gw.admin_post("/explain", r#"{"request":"GET /strict"}"#).expect(200);
     counts_to(&gw, "policy_stopped_total{route=\"strict\",policy=\"rate_limit\"}", 2.0);
+}
+
+#[test]
+fn who_scrapes_on_and_on_harms_no_request_and_gets_all() {
+    let (authority, origin) = (Authority::new("test"), Traffic::origin());
+    let gw = Traffic::gateway(&origin, &authority)
+        .config("[upstream]\no = [\"@a\"]\n[[route]]\nname = \"all\"\nmatch = \"/**\"\nupstream = \"o\"")
+        .start();
+    let families = |text: &str| text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+    let all = families(&gw.admin("/metrics").expect(200).text());
+    let traffic = Traffic::start(&gw, &authority, |response| response.status == 200);
+    let (mut served, mut scrapes) = (0.0, 0);
+    while served < 1000.0 || scrapes < 50 {
+        let text = gw.admin("/metrics").expect(200).text();
+        assert!(text.ends_with('\n') && families(&text) == all, "{text}");
+        let mut now = 0.0;
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+            let value: f64 = value.parse().unwrap_or_else(|error| panic!("{error}: {line}"));
+            if series.starts_with("portcullis_requests_total{") {
+                now += value;
+            }
+        }
+        assert!(now >= served, "{served} {now}");
+        (served, scrapes) = (now, scrapes + 1);
+    }
+    traffic.end(20);
 }

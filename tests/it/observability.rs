@@ -16,7 +16,7 @@ fn conf(name: &str) -> PathBuf {
 
 /// Has promtool judge what a gateway shows.
 #[track_caller]
-fn check(text: &str) {
+pub fn check(text: &str) {
     use std::io::Write as _;
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])

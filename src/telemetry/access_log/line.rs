@@ -307,13 +307,13 @@ fn three_digits(number: u32, out: &mut String) -> bool {
 /// JSON's escapes (RFC 8259, section 7): no value can end its line or its quotes.
 fn escape(value: &str, out: &mut String) {
     let mut rest = value;
-    // 0xC2 begins the control characters of ISO 8859-1, which some terminals obey.
-    while let Some(at) = rest.bytes().position(|b| b < b' ' || b == b'"' || b == b'\\' || b == 0x7f || b == 0xc2) {
+    // 0xC2 begins the control characters of ISO 8859-1, which some terminals obey, and 0xE2 those of Unicode.
+    while let Some(at) = rest.bytes().position(|b| b < b' ' || matches!(b, b'"' | b'\\' | 0x7f | 0xc2 | 0xe2)) {
         out.push_str(&rest[..at]);
         match rest.as_bytes()[at] {
-            0xc2 => {
+            0xc2 | 0xe2 => {
                 let c = rest[at..].chars().next().unwrap_or_default();
-                match c.is_control() {
+                match c.is_control() || steers(c) {
                     true => drop(write!(out, "\\u{:04x}", u32::from(c))),
                     false => out.push(c),
                 }
@@ -327,6 +327,11 @@ fn escape(value: &str, out: &mut String) {
         rest = &rest[at + 1..];
     }
     out.push_str(rest);
+}
+
+/// What ends a line for some readers of Unicode, or turns the order of the text around it.
+fn steers(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// RFC 3339 with milliseconds.
