@@ -43,6 +43,7 @@ pub(super) fn run() -> Result<(), String> {
         "  curl -i http://127.0.0.1:8080/users/7              # a route with a capture, rewritten to /v1/users/7",
         "  curl -i http://127.0.0.1:8080/payments             # two servers behind one route",
         "  curl -i http://127.0.0.1:8080/catalog/items.xml    # an XML answer, streamed through",
+        "  curl -i http://127.0.0.1:8080/items                # from the cache from the second on: Cache-Status",
         "  curl -i http://127.0.0.1:8080/slow                 # an upstream that is too slow: 504",
         "  curl -i http://127.0.0.1:8080/flaky                # an upstream that fails: passed on",
         "  curl -i http://127.0.0.1:8080/old/7                # a redirect",

@@ -126,10 +126,11 @@ fn every_configuration_is_accepted() {
 #[test]
 fn every_example_does_what_its_tests_say() {
     let examples: Vec<_> = fs::read_dir(root().join("conf/examples")).unwrap().map(|e| e.unwrap().path()).collect();
-    assert!(examples.len() >= 2);
+    assert!(examples.len() >= 12);
+    let secrets = [("IDP_SECRET", "0123456789abcdef"), ("ADMIN_TOKEN", "0123456789abcdef0123456789abcdef")];
     for example in examples {
         let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
-        let output = check.arg("check").arg(&example).env("IDP_SECRET", "0123456789abcdef").output().unwrap();
+        let output = check.arg("check").arg(&example).envs(secrets).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && !said.contains("warning"), "{}\n{said}", example.display());
     }
