@@ -84,6 +84,7 @@ fn the_demo_does_what_its_lines_say() {
     let lines = demo.says("its last line", |lines| {
         lines.last().is_some_and(|line| line.starts_with("Ctrl-C")).then(|| lines.to_vec())
     });
+    the_readme_shows_what_the_demo_answers();
     let requests: Vec<&str> = lines.iter().filter(|line| line.contains("curl")).map(String::as_str).collect();
     assert!(requests.len() >= 10, "{lines:?}");
     for line in requests {
@@ -102,6 +103,25 @@ fn the_demo_does_what_its_lines_say() {
             _ => "200",
         };
         assert_eq!(status.trim(), expected, "{line}");
+    }
+}
+
+/// The commands after `$` in the README's `console`, each with what it says below it. How long an answer is still fresh
+/// may differ.
+fn the_readme_shows_what_the_demo_answers() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let tour = readme.split("```console\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a tour");
+    let steady = |text: &str| -> String {
+        let line = |line: &str| match line.split_once("ttl=") {
+            Some((before, ttl)) if ttl.trim().parse::<u8>().is_ok_and(|ttl| ttl <= 60) => format!("{before}ttl"),
+            _ => line.trim_end().to_owned(),
+        };
+        text.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
+    };
+    let steps: Vec<_> = tour.split("$ ").skip(1).map(|step| step.split_once('\n').unwrap()).collect();
+    assert!(steps.len() >= 4, "{tour}");
+    for (command, answer) in steps {
+        assert_eq!(steady(&output(Command::new("sh").args(["-c", command]))), steady(answer), "{command}");
     }
 }
 

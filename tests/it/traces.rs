@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Authority, ClosedPort, Gateway, Origin, answer, eventually, gateway};
+use crate::harness::{Authority, ClosedPort, Gateway, Origin, Part, answer, eventually, gateway, python};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\nmatch = \"/**\"\nupstream = \"o\"";
 const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -201,4 +201,91 @@ fn policies_that_a_request_waits_in_or_is_stopped_by_are_spans() {
     assert_eq!(slow["name"], "GET /slow/{id}");
     assert_eq!(attribute(slow, "http.route")["stringValue"], "/slow/{id}");
     assert_eq!(attribute(slow, "portcullis.route")["stringValue"], "slow");
+}
+
+/// What a collector understands that reads the messages as OpenTelemetry publishes them.
+#[test]
+fn a_collector_of_opentelemetry_understands_the_spans() {
+    let (collector, port) = Part::with_port(&mut python("otlp_collector.py"));
+    let (closed, origin) =
+        (ClosedPort::new(), Origin::answering(|request| answer(if request.target == "/bad" { 500 } else { 200 })));
+    let gw = gateway()
+        .set("closed", closed.address())
+        .origin("open", &origin)
+        .config("[upstream.o]\nservers = [\"@closed\", \"@open\"]")
+        .config(ROUTE)
+        .config(TRUSTING)
+        .config("[[route]]\nmatch = \"/strict\"\nrate_limit = { rate = \"1/h\" }\nrespond = {}")
+        .config(&format!("[trace]\nendpoint = \"http://127.0.0.1:{port}\"\nsample = 1.0"))
+        .start();
+    let given = format!("00-{ID}-{PARENT}-01");
+    // The closed server may be tried before the open one.
+    gw.get("/fine").header("traceparent", &given).header("tracestate", "a=b").send().expect(200);
+    gw.get("/bad").send().expect(500);
+    for status in [200, 429] {
+        gw.get("/strict").send().expect(status);
+    }
+    let spans = collector.says("the spans of four requests", |lines| {
+        let mut spans: Vec<Value> = Vec::new();
+        for line in &lines[1..] {
+            let said: Value = serde_json::from_str(line).unwrap();
+            assert!(said.get("refused").is_none(), "{said}");
+            spans.extend(said["spans"].as_array().unwrap().iter().cloned());
+        }
+        (spans.iter().filter(|span| span["kind"] == "SPAN_KIND_SERVER").count() == 4).then_some(spans)
+    });
+    let of = |path: &str| -> Vec<&Value> {
+        spans
+            .iter()
+            .filter(|span| span["kind"] == "SPAN_KIND_SERVER" && span["attributes"]["url.path"] == path)
+            .collect()
+    };
+    let below = |server: &Value| -> Vec<&Value> {
+        spans.iter().filter(|span| span["parent"] == server["span"] && span["trace"] == server["trace"]).collect()
+    };
+    let status = |span: &Value| span["attributes"]["http.response.status_code"].clone();
+    let mut ids: Vec<&str> = spans.iter().map(|span| span["span"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), spans.len());
+    for span in &spans {
+        assert_eq!(span["resource"]["service.name"], "portcullis");
+        assert!(span["start"].as_u64().unwrap() > 0 && span["start"].as_u64() <= span["end"].as_u64(), "{span}");
+    }
+
+    let fine = of("/fine")[0];
+    assert_eq!((&fine["trace"], &fine["parent"]), (&ID.into(), &PARENT.into()));
+    assert_eq!((&fine["name"], &fine["status"]), (&"GET /**".into(), &"STATUS_CODE_UNSET".into()));
+    let attempts = below(fine);
+    let (last, failed) = attempts.split_last().expect("an attempt at a server");
+    assert_eq!((&last["kind"], &last["status"]), (&"SPAN_KIND_CLIENT".into(), &"STATUS_CODE_UNSET".into()));
+    assert_eq!(status(last), 200);
+    let sent = origin.requests()[0].header("traceparent").to_owned();
+    assert_eq!(sent, format!("00-{ID}-{}-01", last["span"].as_str().unwrap()));
+    for attempt in failed {
+        assert_eq!(
+            (&attempt["status"], &attempt["attributes"]["error.type"]),
+            (&"STATUS_CODE_ERROR".into(), &"connect".into())
+        );
+        assert!(attempt["end"].as_u64() <= last["start"].as_u64(), "{attempt} {last}");
+    }
+
+    let bad = of("/bad")[0];
+    assert_eq!((&bad["status"], &bad["parent"], status(bad)), (&"STATUS_CODE_ERROR".into(), &"".into(), 500.into()));
+    assert!(bad["trace"] != fine["trace"]);
+    let strict = of("/strict");
+    assert_eq!((status(strict[0]), status(strict[1])), (200.into(), 429.into()));
+    assert!(below(strict[0]).is_empty());
+    let stopped = below(strict[1]);
+    assert_eq!(
+        (stopped.len(), &stopped[0]["name"], &stopped[0]["kind"]),
+        (1, &"rate_limit".into(), &"SPAN_KIND_INTERNAL".into())
+    );
+    for server in [fine, bad, strict[1]] {
+        for span in below(server) {
+            assert!(
+                server["start"].as_u64() <= span["start"].as_u64() && span["end"].as_u64() <= server["end"].as_u64()
+            );
+        }
+    }
 }
