@@ -6,6 +6,7 @@
 
 mod cached;
 mod exchange;
+mod fetch;
 mod http1;
 mod http2;
 mod upload;
@@ -39,7 +40,8 @@ use crate::reply::Reply;
 use crate::types::Failure;
 use crate::upstream::{Idle, Server};
 
-pub(super) use self::cached::{Said, report};
+pub(super) use self::cached::Said;
+pub(super) use self::fetch::report;
 pub use self::http1::Wire;
 
 /// A worker's short way.

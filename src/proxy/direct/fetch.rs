@@ -1,0 +1,455 @@
+//! Fetches for the cache: a request of the gateway's own, and what becomes of its answer.
+//!
+//! It takes the short way to the server where there is one, else it goes by Pingora, at whose other end it stands like
+//! any client. Whoever wants the answer reads it from the [`Fill`]; if it may be stored, it is once it is whole.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use ::http::StatusCode;
+use ::http::header::{AGE, CONTENT_LENGTH, DATE, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use bytes::{Bytes, BytesMut};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::Direct;
+use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting};
+use super::upload::Upload;
+use crate::cache::{
+    Answer, Arrival, Caller, Directives, End, Fill, Life, Outcome, Rules, Stored, Zone, merged, to_store,
+};
+use crate::deadline::Alarm;
+use crate::facts::{Connection, Facts};
+use crate::gateway::Route;
+use crate::http1::{Framing, write_request};
+use crate::policy::{Cache, Wanted};
+use crate::proxy::patience::Patience;
+use crate::proxy::{Ctx, answer};
+use crate::reply::Reply;
+use crate::upstream::Server;
+
+/// What a server within the gateway and its client may have under way.
+const WITHIN: usize = 64 << 10;
+
+/// A request of the gateway's own.
+pub(super) struct Fetch {
+    fill: Arc<Fill>,
+    pub route: Arc<Route>,
+    wanted: Wanted,
+    request: RequestHeader,
+    /// What the upstream may say of that it still holds.
+    stored: Option<Arc<Stored>>,
+    /// Whether the answer may be stored.
+    store: bool,
+}
+
+impl Fetch {
+    pub fn new(
+        fill: Arc<Fill>,
+        route: &Arc<Route>,
+        wanted: &Wanted,
+        request: RequestHeader,
+        stored: Option<Arc<Stored>>,
+    ) -> Self {
+        Self { fill, route: route.clone(), wanted: wanted.clone(), request, stored, store: true }
+    }
+
+    /// One whose answer is not stored.
+    pub fn passing_on(self) -> Self {
+        Self { store: false, ..self }
+    }
+
+    /// Fetches, whatever becomes of who wanted it.
+    pub async fn run(mut self, direct: &Direct, mut ctx: Ctx) {
+        let Some(cache) = self.route.chain.cache().is_some().then(|| self.route.clone()) else { return };
+        let Some(cache) = cache.chain.cache() else { return };
+        let guard = Ended { fill: self.fill.clone(), zone: cache.zone.clone() };
+        let mut conditional = self.request.clone();
+        if let Some(stored) = &self.stored {
+            let mut any = false;
+            for (have, ask) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
+                if let Some(value) = stored.head.headers.get(have) {
+                    any |= conditional.insert_header(ask, value.clone()).is_ok();
+                }
+            }
+            if !any {
+                self.stored = None;
+            }
+        }
+        let again = self.attempt(&conditional, cache, direct, &mut ctx).await;
+        if again {
+            // What it says holds is not what is stored.
+            cache.zone.store.remove(&self.wanted.key, &self.request.headers);
+            self.stored = None;
+            let Some(facts) = &ctx.facts else { return };
+            let mut own = Ctx::new(ctx.gateway.clone());
+            (own.choice, own.route, own.patience) = (ctx.choice, ctx.route.clone(), Patience::own());
+            own.facts = Some(facts.fork(facts.connection.clone()));
+            self.attempt(&self.request.clone(), cache, direct, &mut own).await;
+        }
+        drop(guard);
+    }
+
+    /// Gives whether what is stored turned out to be something else than what the upstream said still holds.
+    async fn attempt(&self, request: &RequestHeader, cache: &Cache, direct: &Direct, ctx: &mut Ctx) -> bool {
+        let Some(connection) = ctx.facts.as_ref().map(|facts| facts.connection.clone()) else { return false };
+        let unwanted = self.fill.clone();
+        let mut filler = Filler {
+            fetch: self,
+            cache,
+            connection,
+            asked: Instant::now(),
+            alarm: Alarm::default(),
+            unwanted: Box::pin(async move { unwanted.unwanted().await }),
+            taking: Taking::Nothing,
+            taken: 0,
+            again: false,
+        };
+        let mut exchange = Exchange {
+            client: &mut filler,
+            request,
+            keep: true,
+            ending: &|| false,
+            upload: Upload::new(Framing::None),
+            waiting: Waiting::Nobody,
+            status: None,
+            sent: 0,
+        };
+        let plain = ctx.pool().is_some_and(|pool| pool.is_plain_h1());
+        let ended = match plain {
+            true => direct.forward(&mut exchange, ctx).await,
+            false => direct.by_pingora(&mut exchange, self.fill.clone(), ctx).await,
+        };
+        let again = filler.again;
+        ctx.attempt = None;
+        if again {
+            return true;
+        }
+        if let Err(fault) = ended {
+            report(&self.fill, ctx.facts.as_mut());
+            if !self.fill.is_decided() {
+                let reply = match fault {
+                    Fault::Reply(reply) => reply,
+                    Fault::Cut | Fault::Slow | Fault::Gone => answer::upstream_failed(ctx, false),
+                };
+                self.fill.decide(Outcome::Failed(Arc::new(reply)));
+            }
+            self.fill.end(End::Broken);
+        }
+        false
+    }
+}
+
+/// Whatever becomes of a fetch, nobody waits for it for ever.
+struct Ended {
+    fill: Arc<Fill>,
+    zone: Arc<Zone>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.fill.decide(Outcome::Failed(Arc::new(Reply::internal("the answer could not be fetched"))));
+        self.fill.end(End::Broken);
+        self.zone.store.leave(&self.fill);
+    }
+}
+
+/// Tells whoever asked what was found out.
+pub(in crate::proxy) fn report(fill: &Fill, facts: Option<&mut Facts>) {
+    if let Some(facts) = facts {
+        let connection = facts.connection.clone();
+        fill.report(Box::new(facts.fork(connection)));
+    }
+}
+
+impl Direct {
+    /// Takes an exchange to a server that has no short way: by Pingora, at a stream within the gateway.
+    async fn by_pingora(
+        &self,
+        exchange: &mut Exchange<'_, Filler<'_>>,
+        fill: Arc<Fill>,
+        ctx: &mut Ctx,
+    ) -> Result<(), Fault> {
+        let Some(facts) = &ctx.facts else { return Err(Fault::Cut) };
+        let connection = Arc::new(facts.connection.within());
+        let mut handed = Ctx::new(ctx.gateway.clone());
+        (handed.route, handed.choice) = (ctx.route.clone(), ctx.choice);
+        handed.facts = Some(facts.fork(connection.clone()));
+        handed.fetching = Some(fill);
+        connection.hand(Box::new(handed));
+        let (here, there) = tokio::io::duplex(WITHIN);
+        let mut head = Vec::new();
+        write_request(exchange.request, Framing::None, &mut head);
+        (self.long_way)(there, connection, BytesMut::from(&head[..]));
+        let mut server = Server::within(here);
+        // The other end knows the route, and does all that is to be done on the way.
+        let mut plain = Ctx::new(ctx.gateway.clone());
+        match exchange.listen(&mut server, &mut plain).await {
+            Ok(()) => Ok(()),
+            Err(Broken::Client(fault)) => Err(fault),
+            Err(Broken::Again | Broken::Server(_)) => Err(Fault::Cut),
+        }
+    }
+}
+
+/// The client of a fetch: who fills the store.
+struct Filler<'f> {
+    fetch: &'f Fetch,
+    cache: &'f Cache,
+    connection: Arc<Connection>,
+    asked: Instant,
+    alarm: Alarm,
+    unwanted: Pin<Box<dyn Future<Output = ()> + Send>>,
+    taking: Taking,
+    /// Bytes of the body that count as under way.
+    taken: u64,
+    again: bool,
+}
+
+/// What is done with the body.
+enum Taking {
+    /// It is of no use.
+    Nothing,
+    /// It is passed on.
+    Pass,
+    /// It is passed on, and stored when it is whole.
+    Store(Box<ResponseHeader>, Life),
+}
+
+impl Filler<'_> {
+    fn answered(&mut self, mut head: ResponseHeader, length: Option<u64>) {
+        let Fetch { fill, wanted, stored, .. } = self.fetch;
+        let zone = &self.cache.zone;
+        let now = Instant::now();
+        let arrival = Arrival { at: now, date: SystemTime::now(), delay: now - self.asked };
+        if !head.headers.contains_key(DATE) {
+            // When it came (RFC 9110, section 6.6.1).
+            let _ = head.insert_header(DATE, httpdate::fmt_http_date(arrival.date));
+        }
+        if head.status == StatusCode::NOT_MODIFIED && self.fetch.store {
+            let Some(stored) = stored.as_ref().filter(|stored| is_of(&stored.head, &head)) else {
+                self.again = stored.is_some();
+                if !self.again {
+                    let reply =
+                        Reply::bad_upstream("the upstream says that nothing has changed, which nobody asked for");
+                    fill.decide(Outcome::Failed(Arc::new(reply)));
+                }
+                return;
+            };
+            let merged = merged(&stored.head, &head);
+            let caller = wanted.caller;
+            let life = life(&merged, Some(&head), &self.cache.rules, caller, arrival);
+            let (storable, life) = match life {
+                Ok(life) => (true, life),
+                Err(_) => (false, stored.life.clone()),
+            };
+            let renewed = Arc::new(Stored {
+                resource: stored.resource.clone(),
+                tags: tags(&merged, self.cache.tags.as_ref()),
+                head: merged,
+                body: stored.body.clone(),
+                life,
+            });
+            match storable {
+                true => drop(zone.store.put(&wanted.key, &fill.asked, &renewed, fill)),
+                // It still holds, and for this once only.
+                false => zone.store.remove(&wanted.key, &fill.asked),
+            }
+            fill.decide(Outcome::Valid(renewed));
+            return;
+        }
+        let (said, targeted) = Directives::of_response(&head.headers);
+        let rules = &self.cache.rules;
+        let judged = match () {
+            () if !self.fetch.store => Err("bypass"),
+            () if length.is_some_and(|length| length > zone.max_object) => Err("too-large"),
+            () => Life::of(head.status, &head.headers, (&said, targeted), rules, wanted.caller, arrival),
+        };
+        let shared = (!said.withheld.is_empty()).then(|| to_store(&head, &said.withheld));
+        match &judged {
+            Ok(life) => self.taking = Taking::Store(Box::new(to_store(&head, &said.withheld)), life.clone()),
+            Err(reason) => {
+                self.taking = Taking::Pass;
+                self.pass_only(reason, !head.status.is_server_error());
+            }
+        }
+        let reason = judged.as_ref().err().copied();
+        fill.decide(Outcome::Answer(Arc::new(Answer { head, shared, length, reason, life: judged.ok() })));
+    }
+
+    /// What is fetched is only passed on, and replaces nothing unless it is an answer.
+    fn pass_only(&self, reason: &str, answer: bool) {
+        let Fetch { fill, wanted, stored, store, .. } = self.fetch;
+        let zone = &self.cache.zone;
+        fill.close();
+        zone.store.leave(fill);
+        // What depends on who asks says nothing of others.
+        let lasting = answer && !matches!(reason, "bypass" | "authorization" | "cookie");
+        if lasting && wanted.caller == Caller::Anyone {
+            zone.store.give_up(&wanted.key);
+        }
+        if *store && answer && stored.is_some() {
+            zone.store.remove(&wanted.key, &fill.asked);
+        }
+    }
+
+    /// Counts a part of the body; it may be one too many to be stored.
+    fn take(&mut self, length: usize) {
+        if !matches!(self.taking, Taking::Store(..)) {
+            return;
+        }
+        let zone = &self.cache.zone;
+        let length = length as u64;
+        if self.taken + length <= zone.max_object && zone.underway.take(length, zone.memory / 2) {
+            self.taken += length;
+            return;
+        }
+        self.taking = Taking::Pass;
+        self.pass_only("too-large", self.taken + length > zone.max_object);
+    }
+
+    /// The body is whole.
+    fn finish(&mut self) {
+        let fill = &self.fetch.fill;
+        if let Taking::Store(mut head, life) = std::mem::replace(&mut self.taking, Taking::Nothing)
+            && let Some(body) = fill.whole()
+        {
+            if head.status != StatusCode::NO_CONTENT {
+                let _ = head.insert_header(CONTENT_LENGTH, body.len());
+            }
+            let tags = tags(&head, self.cache.tags.as_ref());
+            let stored = Arc::new(Stored { resource: fill.resource.clone(), head: *head, body, life, tags });
+            self.cache.zone.store.put(&self.fetch.wanted.key, &fill.asked, &stored, fill);
+        }
+        fill.end(End::Whole);
+    }
+}
+
+impl Drop for Filler<'_> {
+    fn drop(&mut self) {
+        self.cache.zone.underway.give_back(self.taken);
+    }
+}
+
+impl Client for Filler<'_> {
+    fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// The request has none.
+    fn poll_body(&mut self, _: &mut Upload, _: &mut Vec<u8>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Poll::Ready(Ok(0))
+    }
+
+    fn poll_gone(&mut self, patience: &Patience, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match self.unwanted.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
+            Poll::Pending => self.poll_late(patience, cx).map(|()| io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn poll_late(&mut self, patience: &Patience, cx: &mut Context<'_>) -> Poll<()> {
+        self.alarm.poll_deadline(patience.kept_by_exchange(), cx)
+    }
+
+    /// Interim answers are for one client, and this is none.
+    async fn inform(&mut self, _: &ResponseHeader) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What is stored is as the server gave it: it is shaped for each client that gets it.
+    fn shape(&mut self, _: &mut ResponseHeader, _: &RequestHeader, ctx: &mut Ctx) {
+        report(&self.fetch.fill, ctx.facts.as_mut());
+    }
+
+    fn begin(&mut self, head: ResponseHeader, opening: Opening) -> io::Result<bool> {
+        let length = match opening.body {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        self.answered(head, length);
+        Ok(true)
+    }
+
+    async fn relay(exchange: &mut Exchange<'_, Self>, server: &mut Server, ctx: &mut Ctx) -> Result<(), Broken> {
+        loop {
+            let more = poll_fn(|cx| match server.poll_body(cx) {
+                Poll::Ready(more) => Poll::Ready(more.map_err(Broken::Server)),
+                Poll::Pending => {
+                    exchange.wait_for(Waiting::Server, ctx);
+                    exchange.poll_client(cx, ctx)
+                }
+            })
+            .await?;
+            if !more {
+                exchange.client.finish();
+                return Ok(());
+            }
+            exchange.client.take(server.data().len());
+            let part = match exchange.client.taking {
+                Taking::Nothing => {
+                    server.consume(server.data().len());
+                    continue;
+                }
+                Taking::Pass => server.take_data(),
+                // In memory of its own, for what was read into is larger.
+                Taking::Store(..) => {
+                    let part = Bytes::copy_from_slice(server.data());
+                    server.consume(part.len());
+                    part
+                }
+            };
+            if exchange.client.fetch.fill.push(part).await.is_err() {
+                return Err(Broken::Client(Fault::Gone));
+            }
+            exchange.waiting = Waiting::Nobody;
+            if ctx.patience.is_over() {
+                return Err(Broken::Server(io::ErrorKind::TimedOut.into()));
+            }
+        }
+    }
+
+    async fn pass(_: &mut Exchange<'_, Self>, _: Bytes, _: bool, _: &mut Ctx) -> Result<(), Broken> {
+        Ok(())
+    }
+}
+
+/// How long an answer may be used; where a 304 says it anew, its age is that of the 304.
+fn life(
+    head: &ResponseHeader,
+    not_modified: Option<&ResponseHeader>,
+    rules: &Rules,
+    caller: Caller,
+    arrival: Arrival,
+) -> Result<Life, &'static str> {
+    let (said, targeted) = Directives::of_response(&head.headers);
+    let mut headers = head.headers.clone();
+    if let Some(age) = not_modified.and_then(|head| head.headers.get(AGE)) {
+        headers.insert(AGE, age.clone());
+    }
+    Life::of(head.status, &headers, (&said, targeted), rules, caller, arrival)
+}
+
+/// Whether a 304 is about what is stored (RFC 9111, section 4.3.4): what it names is not something else.
+fn is_of(stored: &ResponseHeader, not_modified: &ResponseHeader) -> bool {
+    let opaque = |head: &ResponseHeader| {
+        let tag = head.headers.get(ETAG)?.as_bytes();
+        Some(tag.strip_prefix(b"W/").unwrap_or(tag).to_vec())
+    };
+    match (opaque(stored), opaque(not_modified)) {
+        (Some(stored), Some(named)) => stored == named,
+        (None, Some(_)) => false,
+        (_, None) => true,
+    }
+}
+
+/// The tags of an answer: words between commas or spaces.
+fn tags(head: &ResponseHeader, field: Option<&HeaderName>) -> Box<[Box<str>]> {
+    let lines = field.into_iter().flat_map(|field| head.headers.get_all(field)).filter_map(|line| line.to_str().ok());
+    let words = lines.flat_map(|line| line.split([',', ' '])).filter(|word| !word.is_empty());
+    words.map(Box::from).collect()
+}
