@@ -366,8 +366,8 @@ impl Facts {
         }
     }
 
-    /// What is known of a request by this client, for tests of policies.
-    #[cfg(test)]
+    /// What is known of a request by this client, for tests.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn of_client(client: &str) -> Self {
         let listener = Listener {
             name: "test".into(),

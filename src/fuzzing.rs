@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::Version;
 
 use crate::cache::{Arrival, CDN_CACHE_CONTROL, Caller, Directives, Life, Rules};
-use crate::facts::{Connection, Facts, Limits, Listener, Timeouts};
+use crate::facts::{Facts, Limits};
 use crate::gateway::Gateway;
 use crate::http1::chunked::Chunked;
 use crate::http1::{Framing, parse_request, parse_response, write_request};
@@ -121,22 +121,8 @@ pub fn cache_key(data: &[u8]) {
         .collect();
     GATEWAY.with(|gateway| {
         let Some(cache) = gateway.route(0).chain.cache() else { return };
-        let facts = || {
-            let listener = Listener {
-                name: "a".into(),
-                client_ip: None,
-                limits: Limits::default(),
-                timeouts: Timeouts::default(),
-                http2: true,
-                challenges: None,
-                counts: None,
-            };
-            let connection = Connection::new(None, None, listener.into(), None);
-            let client = std::net::Ipv4Addr::LOCALHOST.into();
-            Facts::new(connection.into(), client, http::HeaderValue::from_static("id"))
-        };
         let of = |request: &pingora_http::RequestHeader| {
-            let wanted = cache.wanted(request, &facts(), "o");
+            let wanted = cache.wanted(request, &Facts::of_client("127.0.0.1"), "o");
             let fetched = cache.fetch(request);
             let lines: Vec<Vec<u8>> =
                 request.headers.get_all("x-a").iter().map(|line| line.as_bytes().to_vec()).collect();

@@ -32,7 +32,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::cache::Fill;
-use crate::facts::Facts;
+use crate::facts::{Connection, Facts};
 use crate::gateway::{Choice, Destination, Gateway, Route};
 use crate::policy::Terms;
 use crate::reply::Reply;
@@ -105,6 +105,16 @@ impl Ctx {
             said: None,
             fetching: None,
             copy: None,
+        }
+    }
+
+    /// For a fetch on behalf of a request, which comes by this connection.
+    fn for_fetch(&self, connection: Arc<Connection>) -> Self {
+        Self {
+            route: self.route.clone(),
+            choice: self.choice,
+            facts: self.facts.as_ref().map(|facts| facts.fork(connection)),
+            ..Self::new(self.gateway.clone())
         }
     }
 

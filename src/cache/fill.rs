@@ -32,6 +32,9 @@ pub struct Fill {
     /// Where others find it, if they do.
     pub slot: Option<Arc<[u8]>>,
     outdated: AtomicBool,
+    underway: Arc<Underway>,
+    /// Bytes of the body that count as under way: as long as anybody reads it from here.
+    taken: AtomicU64,
     /// What was found out on the way, for the log of whoever asked.
     report: Mutex<Option<Box<Facts>>>,
     state: Mutex<State>,
@@ -66,6 +69,8 @@ pub enum Outcome {
     Valid(Arc<Stored>),
     /// There is none, and the client is told this.
     Failed(Arc<Reply>),
+    /// The fetch was lost with its worker: whoever waits may ask anew.
+    Lost,
 }
 
 /// The head of an answer that is fetched.
@@ -97,12 +102,14 @@ pub struct Unwanted;
 
 impl Fill {
     /// One that has begun.
-    pub fn new(resource: Resource, asked: HeaderMap, slot: Option<Arc<[u8]>>) -> Self {
+    pub fn new(resource: Resource, asked: HeaderMap, slot: Option<Arc<[u8]>>, underway: Arc<Underway>) -> Self {
         Self {
             resource,
             asked,
             slot,
             outdated: AtomicBool::new(false),
+            underway,
+            taken: AtomicU64::new(0),
             report: Mutex::default(),
             state: Mutex::default(),
             came: Notify::new(),
@@ -118,6 +125,21 @@ impl Fill {
     /// Whether it was.
     pub fn is_outdated(&self) -> bool {
         self.outdated.load(Ordering::SeqCst)
+    }
+
+    /// Counts a part of the body that is kept, if it may have `most` bytes in all and there is room for it beside all else
+    /// that is under way.
+    pub fn take(&self, length: u64, most: u64) -> bool {
+        let taken = self.taken.load(Ordering::Relaxed) + length <= most && self.underway.take(length);
+        if taken {
+            self.taken.fetch_add(length, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// How many bytes of it count.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Leaves what was found out on the way.
@@ -305,22 +327,34 @@ impl Drop for Reader {
     }
 }
 
+impl Drop for Fill {
+    fn drop(&mut self) {
+        self.underway.give_back(*self.taken.get_mut());
+    }
+}
+
 /// Bytes of answers that are being fetched and may be stored: together they have a bound.
-#[derive(Debug, Default)]
-pub struct Underway(AtomicU64);
+#[derive(Debug)]
+pub struct Underway {
+    bytes: AtomicU64,
+    most: u64,
+}
 
 impl Underway {
-    /// Takes so many bytes, unless that would be more than `most` together.
-    pub fn take(&self, bytes: u64, most: u64) -> bool {
-        let taken = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= most;
+    /// None yet, of so many.
+    pub fn new(most: u64) -> Self {
+        Self { bytes: AtomicU64::new(0), most }
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let taken = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.most;
         if !taken {
             self.give_back(bytes);
         }
         taken
     }
 
-    /// Gives them back.
-    pub fn give_back(&self, bytes: u64) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    fn give_back(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }

@@ -23,10 +23,8 @@ mod store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::header::{
-    AGE, CONNECTION, CONTENT_LENGTH, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
+use http::header::{AGE, CONTENT_LENGTH};
 use pingora_http::ResponseHeader;
 use serde::Deserialize;
 
@@ -35,7 +33,7 @@ use crate::telemetry::metrics::traffic::Meter;
 use crate::types::{Reserved, Size};
 
 pub use directives::{CDN_CACHE_CONTROL, Directives};
-pub use fill::{Answer, End, Fill, Outcome, Reader, Underway, Unwanted};
+pub use fill::{Answer, End, Fill, Outcome, Reader, Unwanted};
 pub use freshness::{Arrival, Caller, Life, Rules, Use};
 pub use key::{Key, KeyBuilder, Resource};
 pub use store::{Found, Purge, Store, Stored, answers_both};
@@ -56,8 +54,6 @@ pub struct Zone {
     pub name: Box<str>,
     /// What is in it.
     pub store: Arc<Store>,
-    /// The bytes of answers that are being fetched to be stored.
-    pub underway: Underway,
     /// The largest body that is stored, in bytes.
     pub max_object: u64,
     /// What it may take, in bytes.
@@ -119,6 +115,23 @@ impl Zones {
         }
     }
 
+    /// Lets go of the zones that no route uses, and says so of those that somebody wrote.
+    pub fn retain(&mut self, root: &Node, used: impl Fn(&Zone) -> bool, build: &mut Build<'_>) {
+        let written = |name: &str| root.get("cache").and_then(|caches| caches.get(name)).is_some();
+        self.0.retain(|name, zone| {
+            let keep = zone.as_ref().is_none_or(|zone| used(zone));
+            if !keep && written(name) {
+                build.warning(&format!("cache.{name}"), format!("no route uses the cache `{name}`"));
+            }
+            keep
+        });
+    }
+
+    /// Whether there is none that a route uses.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Every zone.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Zone>> {
         self.0.values().flatten()
@@ -153,36 +166,15 @@ impl Zone {
 
     fn new(name: &str, memory: u64, max_object: u64, meter: &Meter) -> Self {
         let store = Store::new(memory, meter.cache(name));
-        Self { name: name.into(), store, underway: Underway::default(), max_object, memory }
+        Self { name: name.into(), store, max_object, memory }
     }
 }
 
-/// What a head has that is not for the store (RFC 9111, section 3.1): what is about the connection, and the age, which
-/// is known otherwise.
-const NOT_STORED: [HeaderName; 10] = [
-    CONNECTION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    AGE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
-
-/// The head as it is stored: without what is not to be, and without what is not for others.
+/// The head as it is stored (RFC 9111, section 3.1): without the age, which is known otherwise, and without what is not for
+/// others. What is about one connection is taken out when an answer is read.
 pub fn to_store(head: &ResponseHeader, withheld: &[HeaderName]) -> ResponseHeader {
     let mut stored = head.clone();
-    for line in head.headers.get_all(CONNECTION) {
-        for name in line.as_bytes().split(|b| *b == b',') {
-            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) {
-                stored.remove_header(&name);
-            }
-        }
-    }
-    NOT_STORED.iter().chain(withheld).for_each(|name| drop(stored.remove_header(name)));
+    std::iter::once(&AGE).chain(withheld).for_each(|name| drop(stored.remove_header(name)));
     stored
 }
 
@@ -195,7 +187,7 @@ pub fn merged(stored: &ResponseHeader, not_modified: &ResponseHeader) -> Respons
         head.remove_header(name);
     }
     for (name, value) in &new.headers {
-        let _ = head.append_header(name.clone(), HeaderValue::clone(value));
+        let _ = head.append_header(name.clone(), value.clone());
     }
     head
 }

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
 
-use super::fill::Fill;
+use super::fill::{Fill, Underway};
 use super::freshness::Life;
 use super::key::{Key, Resource};
 use crate::telemetry::metrics::traffic::CacheSeries;
@@ -66,6 +66,8 @@ pub struct Store {
     /// The keys below which there are answers to a resource, whatever its query.
     index: Arc<Index>,
     fills: Mutex<Fills>,
+    /// The bytes of answers under way that may be stored.
+    underway: Arc<Underway>,
     /// What was asked for and could not be stored, for a while: it is not waited for by others.
     hopeless: moka::sync::Cache<u64, ()>,
     hash: RandomState,
@@ -122,7 +124,8 @@ impl Store {
                 })
                 .build();
             let hopeless = moka::sync::Cache::builder().max_capacity(HOPELESS.1).time_to_live(HOPELESS.0).build();
-            Self { entries, index, fills: Mutex::default(), hopeless, hash: RandomState::default(), counts }
+            let underway = Arc::new(Underway::new(bytes / 2));
+            Self { entries, index, fills: Mutex::default(), underway, hopeless, hash: RandomState::default(), counts }
         })
     }
 
@@ -145,7 +148,7 @@ impl Store {
         if let Some(fill) = fills.slots.get(&slot) {
             return (fill.clone(), false);
         }
-        let fill = Arc::new(Fill::new(resource.clone(), request.clone(), Some(slot.clone())));
+        let fill = Arc::new(self.fill(request, resource, Some(slot.clone())));
         fills.slots.insert(slot, fill.clone());
         (fill, true)
     }
@@ -158,9 +161,18 @@ impl Store {
 
     /// A fetch that nobody else waits for.
     pub fn alone(&self, request: &HeaderMap, resource: &Resource) -> Arc<Fill> {
-        let fill = Arc::new(Fill::new(resource.clone(), request.clone(), None));
+        let fill = Arc::new(self.fill(request, resource, None));
         self.fills.lock().alone.push(fill.clone());
         fill
+    }
+
+    /// A fetch of what is not stored.
+    pub fn apart(&self, request: &HeaderMap, resource: &Resource) -> Arc<Fill> {
+        Arc::new(self.fill(request, resource, None))
+    }
+
+    fn fill(&self, request: &HeaderMap, resource: &Resource, slot: Option<Arc<[u8]>>) -> Fill {
+        Fill::new(resource.clone(), request.clone(), slot, self.underway.clone())
     }
 
     /// Others do not join this fetch any more: it is over, or nothing that is stored.
@@ -366,6 +378,7 @@ fn variant(key: &[u8], names: &[HeaderName], request: &HeaderMap) -> Vec<u8> {
     let mut out = key.to_vec();
     for name in names {
         let mut values = request.get_all(name).iter().peekable();
+        out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(if values.peek().is_some() { b"=" } else { b"-" });
         let at = out.len();
         out.extend_from_slice(&[0; 4]);
@@ -446,5 +459,22 @@ impl Index {
 
     fn len(&self) -> u64 {
         self.length.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_of_different_fields_are_different() {
+        let request = |name: &'static str, value: &'static str| {
+            HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
+        };
+        let of = |name: &'static str, request: &HeaderMap| variant(b"key", &[HeaderName::from_static(name)], request);
+        assert_ne!(of("x-a", &request("x-a", "1")), of("x-b", &request("x-b", "1")));
+        assert_ne!(of("x-a", &request("x-a", "1")), of("x-a", &request("x-a", "2")));
+        assert_ne!(of("x-a", &request("x-a", "")), of("x-a", &HeaderMap::new()));
+        assert_eq!(of("x-a", &request("x-a", "1, 2")), of("x-a", &request("x-a", "1 ,2")));
     }
 }

@@ -33,7 +33,7 @@ use http::header::{CONTENT_LOCATION, LOCATION};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
-use crate::cache::{Resource, Zones};
+use crate::cache::{Resource, Zone, Zones};
 use crate::facts::lower_host;
 use crate::keep::{self, Fingerprint};
 use crate::policy::{self, Chain, Providers, Scope};
@@ -106,7 +106,7 @@ impl Gateway {
         let root = build.node();
         let pools = compile_pools(root, meter, build);
         let providers = Providers::compile(root, meter, build);
-        let zones = Zones::compile(root, meter, build);
+        let mut zones = Zones::compile(root, meter, build);
         let stores = Stores::compile(root, meter, build);
         check_bundles(root, build);
         let mut compiler = Routes {
@@ -140,6 +140,10 @@ impl Gateway {
                 build.warning(&format!("upstream.{name}"), format!("no route uses the upstream `{name}`"));
             }
         }
+        let caches = |zone: &Zone| {
+            routes.iter().filter_map(|route| route.chain.cache()).any(|cache| cache.zone.name == zone.name)
+        };
+        zones.retain(root, caches, build);
         stores.report_unused(build);
         let matcher = match Matcher::build(specs) {
             Ok(matcher) => Some(matcher),
@@ -213,6 +217,9 @@ impl Gateway {
     /// Something was changed by a request with this answer: what is stored of it, and of what the answer names as changed,
     /// is outdated (RFC 9111, section 4.4).
     pub fn changed(&self, request: &RequestHeader, answer: &ResponseHeader) {
+        if self.zones.is_empty() {
+            return;
+        }
         let target = Resource::at(&lower_host(request), request.uri.path());
         let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| {
             let named = Resource::parse(answer.headers.get(name)?.to_str().ok()?, Some(&target))?;

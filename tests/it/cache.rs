@@ -491,6 +491,25 @@ fn all_fields_of_a_304_are_merged() {
 }
 
 #[test]
+fn what_is_for_one_caller_in_a_304_is_not_for_others() {
+    let count = AtomicUsize::new(0);
+    let origin = Origin::answering(move |seen| {
+        let n = count.fetch_add(1, Ordering::SeqCst);
+        let answer = if seen.headers.has("if-none-match") { answer(304) } else { answer(200).body("whole") };
+        let answer =
+            answer.header("ETag", "\"1\"").header("X-Mine", &n.to_string()).header("Set-Cookie", &format!("id={n}"));
+        let age = if n == 0 { "10" } else { "0" };
+        answer.header("Cache-Control", "max-age=5, private=\"x-mine\", no-cache=\"set-cookie\"").header("Age", age)
+    });
+    let gw = cached(&origin);
+    assert_eq!(gw.get("/x").send().says("whole").header("x-mine"), "0");
+    assert_eq!(word(&gw.get("/x").send().says("whole")), "fwd=stale");
+    let hit = gw.get("/x").send().says("whole");
+    assert_eq!(word(&hit), "hit");
+    assert!(!hit.headers.has("x-mine") && !hit.headers.has("set-cookie"), "{hit:?}");
+}
+
+#[test]
 fn a_304_about_something_else_is_not_believed() {
     let origin = counting(|found, seen| match seen.headers.has("if-none-match") {
         true => answer(304).header("ETag", "\"other\""),
@@ -705,7 +724,9 @@ fn an_answer_that_grows_too_large_is_passed_on_whole() {
     let mut slow = gw.connect();
     slow.send_raw("GET /chunked?slow HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
     origin.wait_for_requests(5);
-    thread::sleep(Duration::from_secs(1));
+    for i in 0..3 {
+        gw.get(&format!("/chunked?{i}")).send().expect(200);
+    }
     assert!(gw.memory() < before + (2 << 20), "{} from {before}", gw.memory());
 }
 
@@ -1081,4 +1102,12 @@ fn tests_of_a_configuration_find_an_empty_cache() {
     "#;
     let said = gateway().config(config).refused();
     assert!(said.contains("expected `miss` of the cache, got no cache") && said.contains("1 error"), "{said}");
+}
+
+#[test]
+fn a_cache_that_no_route_uses_is_told() {
+    let config = "[cache.spare]\nmemory = \"1MiB\"\n[[route]]\nmatch = \"/\"\nrespond = {}";
+    let checked = gateway().config(config).check();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.contains("no route uses the cache `spare`"), "{said}");
 }

@@ -23,7 +23,6 @@ use crate::cache::{Directives, Found, Outcome, Reader, Stored, Use, answers_both
 use crate::http1::Framing;
 use crate::policy::Cache;
 use crate::proxy::Ctx;
-use crate::proxy::patience::Patience;
 use crate::reply::Reply;
 use crate::telemetry::metrics::traffic::Cached;
 
@@ -71,6 +70,16 @@ enum Source {
     Coming(Reader, Option<u64>),
 }
 
+impl Source {
+    /// How many bytes the body has, where that is known.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Here(body) => Some(body.len() as u64),
+            Self::Coming(_, length) => *length,
+        }
+    }
+}
+
 /// Why the cache does not answer.
 pub(super) enum Not {
     /// It is not asked: the request goes to the upstream as it is.
@@ -81,10 +90,7 @@ pub(super) enum Not {
 
 impl From<Broken> for Not {
     fn from(broken: Broken) -> Self {
-        Self::Done(match broken {
-            Broken::Client(fault) => fault,
-            Broken::Again | Broken::Server(_) => Fault::Cut,
-        })
+        Self::Done(broken.into())
     }
 }
 
@@ -133,12 +139,10 @@ impl Direct {
                         }
                         Use::WhileRevalidate => {
                             ctx.say(said);
-                            let (fill, new) = zone.store.join(&wanted.key, &request.headers, &wanted.resource);
-                            if new {
-                                self.spawn(
-                                    Fetch::new(fill, &route, &wanted, cache.fetch(request), Some(stored.clone())),
-                                    ctx,
-                                );
+                            let join = || zone.store.join(&wanted.key, &request.headers, &wanted.resource);
+                            if let Some((fill, true)) = (!zone.store.is_busy()).then(join) {
+                                let fetch = cache.fetch(request);
+                                self.spawn(Fetch::new(fill, &route, &wanted, fetch, Some(stored.clone())), ctx);
                             }
                             return Ok(self.give(exchange, &stored, ctx).await?);
                         }
@@ -178,6 +182,10 @@ impl Direct {
                 stored.as_ref().filter(|stored| failed && stored.life.stands_in(Instant::now()))
             };
             match outcome {
+                Outcome::Lost if mine => {
+                    return Err(Not::Done(Fault::Reply(Reply::internal("the answer could not be fetched"))));
+                }
+                Outcome::Lost => alone = true,
                 Outcome::Valid(valid) => {
                     if !mine && valid.life.usable(&asked, Instant::now()) != Use::Fresh {
                         alone = true;
@@ -245,25 +253,23 @@ impl Direct {
         let (Some(route), Some(facts)) = (ctx.route.clone(), &ctx.facts) else { return Err(Fault::Cut) };
         let Some(cache) = route.chain.cache() else { return Err(Fault::Cut) };
         let wanted = cache.wanted(exchange.request, facts, "");
-        let fill = cache.zone.store.alone(&exchange.request.headers, &wanted.resource);
+        let fill = cache.zone.store.apart(&exchange.request.headers, &wanted.resource);
         let Some(reader) = fill.reader() else { return Err(Fault::Cut) };
+        // It ends with its only reader.
+        fill.close();
         let fetch = Fetch::new(fill.clone(), &route, &wanted, exchange.request.clone(), None).passing_on();
         self.spawn(fetch, ctx);
-        let fault = |broken: Broken| match broken {
-            Broken::Client(fault) => fault,
-            Broken::Again | Broken::Server(_) => Fault::Cut,
-        };
-        let outcome = exchange.wait(fill.outcome(), ctx).await.map_err(fault)?;
+        let outcome = exchange.wait(fill.outcome(), ctx).await?;
         if let (Some(report), Some(facts)) = (fill.take_report(), &mut ctx.facts) {
             facts.adopt(*report);
         }
         match outcome {
             Outcome::Answer(answer) => {
                 let source = Source::Coming(reader, answer.length);
-                exchange.answer_as_is(answer.head.clone(), source, ctx).await.map_err(fault)
+                Ok(exchange.answer_part(answer.head.clone(), source, None, ctx).await?)
             }
             Outcome::Failed(reply) => Err(Fault::Reply((*reply).clone())),
-            Outcome::Valid(_) => Err(Fault::Cut),
+            Outcome::Valid(_) | Outcome::Lost => Err(Fault::Cut),
         }
     }
 
@@ -283,11 +289,7 @@ impl Direct {
     fn spawn(&self, fetch: Fetch, ctx: &Ctx) {
         let Some(facts) = &ctx.facts else { return };
         let direct = self.clone();
-        let mut own = Ctx::new(ctx.gateway.clone());
-        own.choice = ctx.choice;
-        own.route = Some(fetch.route.clone());
-        own.patience = Patience::own();
-        own.facts = Some(facts.fork(Arc::new(facts.connection.within())));
+        let own = ctx.for_fetch(Arc::new(facts.connection.within()));
         tokio::spawn(async move { fetch.run(&direct, own).await });
     }
 }
@@ -309,10 +311,6 @@ impl<C: Client> Exchange<'_, C> {
 
     /// Gives an answer to what the client asked for: all of it, a part of it, its head, or that it has not changed.
     async fn answer(&mut self, mut head: ResponseHeader, source: Source, ctx: &mut Ctx) -> Result<(), Broken> {
-        let length = match &source {
-            Source::Here(body) => Some(body.len() as u64),
-            Source::Coming(_, length) => *length,
-        };
         let mut range = None;
         if not_modified_filter(self.request, &head) {
             to_304(&mut head);
@@ -320,7 +318,7 @@ impl<C: Client> Exchange<'_, C> {
             && self.request.headers.contains_key(RANGE)
             && is_strong(self.request)
         {
-            if let Some(length) = length {
+            if let Some(length) = source.length() {
                 let _ = head.insert_header(CONTENT_LENGTH, length);
             }
             // Two ranges and more are answered with the whole.
@@ -330,29 +328,20 @@ impl<C: Client> Exchange<'_, C> {
                 RangeType::None | RangeType::Multi(_) => {}
             }
         }
-        self.answer_range(head, source, length, range, ctx).await
+        self.answer_part(head, source, range, ctx).await
     }
 
-    /// Gives an answer that the server shaped for the request.
-    async fn answer_as_is(&mut self, head: ResponseHeader, source: Source, ctx: &mut Ctx) -> Result<(), Broken> {
-        let length = match &source {
-            Source::Here(body) => Some(body.len() as u64),
-            Source::Coming(_, length) => *length,
-        };
-        self.answer_range(head, source, length, None, ctx).await
-    }
-
-    async fn answer_range(
+    /// Gives an answer with this head, and this part of the body or all of it.
+    async fn answer_part(
         &mut self,
         mut head: ResponseHeader,
         source: Source,
-        length: Option<u64>,
         range: Option<(u64, u64)>,
         ctx: &mut Ctx,
     ) -> Result<(), Broken> {
         let bodiless = self.request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
         self.client.shape(&mut head, self.request, ctx);
-        let framing = match (bodiless, range, length) {
+        let framing = match (bodiless, range, source.length()) {
             (true, ..) => Framing::None,
             (_, Some((start, end)), _) => Framing::Length(end - start),
             (_, None, Some(length)) => Framing::Length(length),

@@ -85,6 +85,16 @@ pub(super) enum Broken {
     Client(Fault),
 }
 
+impl From<Broken> for Fault {
+    /// What is left of an answer that is not tried again.
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Client(fault) => fault,
+            Broken::Again | Broken::Server(_) => Self::Cut,
+        }
+    }
+}
+
 /// Who is waited for.
 #[derive(PartialEq, Clone, Copy)]
 pub(super) enum Waiting {

@@ -18,9 +18,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::Direct;
 use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting};
 use super::upload::Upload;
-use crate::cache::{
-    Answer, Arrival, Caller, Directives, End, Fill, Life, Outcome, Rules, Stored, Zone, merged, to_store,
-};
+use crate::cache::{Answer, Arrival, Caller, Directives, End, Fill, Life, Outcome, Stored, Zone, merged, to_store};
 use crate::deadline::Alarm;
 use crate::facts::{Connection, Facts};
 use crate::gateway::Route;
@@ -37,7 +35,7 @@ const WITHIN: usize = 64 << 10;
 /// A request of the gateway's own.
 pub(super) struct Fetch {
     fill: Arc<Fill>,
-    pub route: Arc<Route>,
+    route: Arc<Route>,
     wanted: Wanted,
     request: RequestHeader,
     /// What the upstream may say of that it still holds.
@@ -64,9 +62,10 @@ impl Fetch {
 
     /// Fetches, whatever becomes of who wanted it.
     pub async fn run(mut self, direct: &Direct, mut ctx: Ctx) {
-        let Some(cache) = self.route.chain.cache().is_some().then(|| self.route.clone()) else { return };
-        let Some(cache) = cache.chain.cache() else { return };
-        let guard = Ended { fill: self.fill.clone(), zone: cache.zone.clone() };
+        let route = self.route.clone();
+        let Some(cache) = route.chain.cache() else { return };
+        let _ended = Ended { fill: self.fill.clone(), zone: cache.zone.clone() };
+        ctx.patience = Patience::own();
         let mut conditional = self.request.clone();
         if let Some(stored) = &self.stored {
             let mut any = false;
@@ -85,12 +84,9 @@ impl Fetch {
             cache.zone.store.remove(&self.wanted.key, &self.request.headers);
             self.stored = None;
             let Some(facts) = &ctx.facts else { return };
-            let mut own = Ctx::new(ctx.gateway.clone());
-            (own.choice, own.route, own.patience) = (ctx.choice, ctx.route.clone(), Patience::own());
-            own.facts = Some(facts.fork(facts.connection.clone()));
-            self.attempt(&self.request.clone(), cache, direct, &mut own).await;
+            let mut anew = Ctx { patience: Patience::own(), ..ctx.for_fetch(facts.connection.clone()) };
+            self.attempt(&self.request, cache, direct, &mut anew).await;
         }
-        drop(guard);
     }
 
     /// Gives whether what is stored turned out to be something else than what the upstream said still holds.
@@ -105,7 +101,6 @@ impl Fetch {
             alarm: Alarm::default(),
             unwanted: Box::pin(async move { unwanted.unwanted().await }),
             taking: Taking::Nothing,
-            taken: 0,
             again: false,
         };
         let mut exchange = Exchange {
@@ -151,7 +146,7 @@ struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.fill.decide(Outcome::Failed(Arc::new(Reply::internal("the answer could not be fetched"))));
+        self.fill.decide(Outcome::Lost);
         self.fill.end(End::Broken);
         self.zone.store.leave(&self.fill);
     }
@@ -175,10 +170,7 @@ impl Direct {
     ) -> Result<(), Fault> {
         let Some(facts) = &ctx.facts else { return Err(Fault::Cut) };
         let connection = Arc::new(facts.connection.within());
-        let mut handed = Ctx::new(ctx.gateway.clone());
-        (handed.route, handed.choice) = (ctx.route.clone(), ctx.choice);
-        handed.facts = Some(facts.fork(connection.clone()));
-        handed.fetching = Some(fill);
+        let handed = Ctx { fetching: Some(fill), ..ctx.for_fetch(connection.clone()) };
         connection.hand(Box::new(handed));
         let (here, there) = tokio::io::duplex(WITHIN);
         let mut head = Vec::new();
@@ -187,11 +179,7 @@ impl Direct {
         let mut server = Server::within(here);
         // The other end knows the route, and does all that is to be done on the way.
         let mut plain = Ctx::new(ctx.gateway.clone());
-        match exchange.listen(&mut server, &mut plain).await {
-            Ok(()) => Ok(()),
-            Err(Broken::Client(fault)) => Err(fault),
-            Err(Broken::Again | Broken::Server(_)) => Err(Fault::Cut),
-        }
+        Ok(exchange.listen(&mut server, &mut plain).await?)
     }
 }
 
@@ -204,8 +192,6 @@ struct Filler<'f> {
     alarm: Alarm,
     unwanted: Pin<Box<dyn Future<Output = ()> + Send>>,
     taking: Taking,
-    /// Bytes of the body that count as under way.
-    taken: u64,
     again: bool,
 }
 
@@ -221,7 +207,7 @@ enum Taking {
 
 impl Filler<'_> {
     fn answered(&mut self, mut head: ResponseHeader, length: Option<u64>) {
-        let Fetch { fill, wanted, stored, .. } = self.fetch;
+        let Fetch { fill, wanted, .. } = self.fetch;
         let zone = &self.cache.zone;
         let now = Instant::now();
         let arrival = Arrival { at: now, date: SystemTime::now(), delay: now - self.asked };
@@ -230,36 +216,7 @@ impl Filler<'_> {
             let _ = head.insert_header(DATE, httpdate::fmt_http_date(arrival.date));
         }
         if head.status == StatusCode::NOT_MODIFIED && self.fetch.store {
-            let Some(stored) = stored.as_ref().filter(|stored| is_of(&stored.head, &head)) else {
-                self.again = stored.is_some();
-                if !self.again {
-                    let reply =
-                        Reply::bad_upstream("the upstream says that nothing has changed, which nobody asked for");
-                    fill.decide(Outcome::Failed(Arc::new(reply)));
-                }
-                return;
-            };
-            let merged = merged(&stored.head, &head);
-            let caller = wanted.caller;
-            let life = life(&merged, Some(&head), &self.cache.rules, caller, arrival);
-            let (storable, life) = match life {
-                Ok(life) => (true, life),
-                Err(_) => (false, stored.life.clone()),
-            };
-            let renewed = Arc::new(Stored {
-                resource: stored.resource.clone(),
-                tags: tags(&merged, self.cache.tags.as_ref()),
-                head: merged,
-                body: stored.body.clone(),
-                life,
-            });
-            match storable {
-                true => drop(zone.store.put(&wanted.key, &fill.asked, &renewed, fill)),
-                // It still holds, and for this once only.
-                false => zone.store.remove(&wanted.key, &fill.asked),
-            }
-            fill.decide(Outcome::Valid(renewed));
-            return;
+            return self.validated(&head, arrival);
         }
         let (said, targeted) = Directives::of_response(&head.headers);
         let rules = &self.cache.rules;
@@ -278,6 +235,42 @@ impl Filler<'_> {
         }
         let reason = judged.as_ref().err().copied();
         fill.decide(Outcome::Answer(Arc::new(Answer { head, shared, length, reason, life: judged.ok() })));
+    }
+
+    /// The upstream says that nothing has changed.
+    fn validated(&mut self, head: &ResponseHeader, arrival: Arrival) {
+        let Fetch { fill, wanted, stored, .. } = self.fetch;
+        let store = &self.cache.zone.store;
+        let Some(stored) = stored.as_ref().filter(|stored| is_of(&stored.head, head)) else {
+            self.again = stored.is_some();
+            if !self.again {
+                let reply = Reply::bad_upstream("the upstream says that nothing has changed, which nobody asked for");
+                fill.decide(Outcome::Failed(Arc::new(reply)));
+            }
+            return;
+        };
+        let merged = merged(&stored.head, head);
+        let (said, targeted) = Directives::of_response(&merged.headers);
+        let mut judged = merged.headers.clone();
+        if let Some(age) = head.headers.get(AGE) {
+            judged.insert(AGE, age.clone());
+        }
+        let rules = &self.cache.rules;
+        let life = Life::of(merged.status, &judged, (&said, targeted), rules, wanted.caller, arrival);
+        let storable = life.is_ok();
+        let renewed = Arc::new(Stored {
+            resource: stored.resource.clone(),
+            tags: tags(&merged, self.cache.tags.as_ref()),
+            head: to_store(&merged, &said.withheld),
+            body: stored.body.clone(),
+            life: life.unwrap_or_else(|_| stored.life.clone()),
+        });
+        match storable {
+            true => drop(store.put(&wanted.key, &fill.asked, &renewed, fill)),
+            // It still holds, and for this once only.
+            false => store.remove(&wanted.key, &fill.asked),
+        }
+        fill.decide(Outcome::Valid(renewed));
     }
 
     /// What is fetched is only passed on, and replaces nothing unless it is an answer.
@@ -301,14 +294,11 @@ impl Filler<'_> {
         if !matches!(self.taking, Taking::Store(..)) {
             return;
         }
-        let zone = &self.cache.zone;
-        let length = length as u64;
-        if self.taken + length <= zone.max_object && zone.underway.take(length, zone.memory / 2) {
-            self.taken += length;
-            return;
+        let most = self.cache.zone.max_object;
+        if !self.fetch.fill.take(length as u64, most) {
+            self.taking = Taking::Pass;
+            self.pass_only("too-large", self.fetch.fill.taken() + length as u64 > most);
         }
-        self.taking = Taking::Pass;
-        self.pass_only("too-large", self.taken + length > zone.max_object);
     }
 
     /// The body is whole.
@@ -325,12 +315,6 @@ impl Filler<'_> {
             self.cache.zone.store.put(&self.fetch.wanted.key, &fill.asked, &stored, fill);
         }
         fill.end(End::Whole);
-    }
-}
-
-impl Drop for Filler<'_> {
-    fn drop(&mut self) {
-        self.cache.zone.underway.give_back(self.taken);
     }
 }
 
@@ -416,22 +400,6 @@ impl Client for Filler<'_> {
     async fn pass(_: &mut Exchange<'_, Self>, _: Bytes, _: bool, _: &mut Ctx) -> Result<(), Broken> {
         Ok(())
     }
-}
-
-/// How long an answer may be used; where a 304 says it anew, its age is that of the 304.
-fn life(
-    head: &ResponseHeader,
-    not_modified: Option<&ResponseHeader>,
-    rules: &Rules,
-    caller: Caller,
-    arrival: Arrival,
-) -> Result<Life, &'static str> {
-    let (said, targeted) = Directives::of_response(&head.headers);
-    let mut headers = head.headers.clone();
-    if let Some(age) = not_modified.and_then(|head| head.headers.get(AGE)) {
-        headers.insert(AGE, age.clone());
-    }
-    Life::of(head.status, &headers, (&said, targeted), rules, caller, arrival)
 }
 
 /// Whether a 304 is about what is stored (RFC 9111, section 4.3.4): what it names is not something else.
