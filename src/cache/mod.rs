@@ -29,6 +29,7 @@ use pingora_http::ResponseHeader;
 use serde::Deserialize;
 
 use crate::build::{Build, Node};
+use crate::keep;
 use crate::telemetry::metrics::traffic::Meter;
 use crate::types::{Reserved, Size};
 
@@ -79,6 +80,7 @@ impl Zones {
         let mut zones = BTreeMap::new();
         for (name, entry) in root.get("cache").and_then(Node::table).into_iter().flatten() {
             let zone = build.within_detached(&entry.node, |build| {
+                build.check_name("a cache", name)?;
                 let made_of = build.fingerprint(&entry.node, &[]);
                 build.keep(name, made_of, |build| Zone::compile(name, meter, build))
             });
@@ -125,6 +127,14 @@ impl Zones {
             }
             keep
         });
+    }
+
+    /// What is not as it was among the `previous` ones, in words.
+    pub fn changes(&self, previous: &Self) -> Vec<String> {
+        fn by_name(of: &Zones) -> BTreeMap<&str, *const Zone> {
+            of.iter().map(|zone| (&*zone.name, Arc::as_ptr(zone))).collect()
+        }
+        keep::changes("cache", &by_name(previous), &by_name(self))
     }
 
     /// Whether there is none that a route uses.

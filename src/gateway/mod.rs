@@ -195,6 +195,7 @@ impl Gateway {
         let mut changes = keep::changes("upstream", &pools(previous), &pools(self));
         changes.extend(self.providers.changes(&previous.providers));
         changes.extend(self.stores.changes(&previous.stores));
+        changes.extend(self.zones.changes(&previous.zones));
         changes.extend(keep::changes("route", &routes(previous), &routes(self)));
         changes
     }

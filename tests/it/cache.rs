@@ -513,7 +513,10 @@ fn what_is_for_one_caller_in_a_304_is_not_for_others() {
 fn a_304_about_something_else_is_not_believed() {
     let origin = counting(|found, seen| match seen.headers.has("if-none-match") {
         true => answer(304).header("ETag", "\"other\""),
-        false => found.header("ETag", "\"1\"").header("Cache-Control", "no-cache"),
+        false => {
+            let answer = found.header("ETag", "\"1\"").header("Cache-Control", "no-cache");
+            answer.resting(3, Duration::from_millis(300))
+        }
     });
     let gw = cached(&origin);
     gw.get("/x").send().says("answer 1");
@@ -1074,7 +1077,8 @@ fn a_reload_keeps_what_is_stored() {
     gw.reload().expect(200);
     gw.get("/x").send().says("answer 1");
     gw.rewrite(&config("8MiB", ""));
-    gw.reload().expect(200);
+    let receipt = gw.reload().expect(200).text();
+    assert!(receipt.contains("cache default changed"), "{receipt}");
     gw.get("/x").send().says("answer 2");
 }
 

@@ -615,6 +615,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "[cache.a]\nmemory = \"1MiB\"\ndisk = {}\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
         &["not available in this version"],
     ),
+    (
+        "[cache.\"a b\"]\nmemory = \"1MiB\"\n[[route]]\nmatch = \"/\"\nupstream = \"o\"",
+        &["`a b` cannot be the name of a cache"],
+    ),
     ("[cache.a]\n[[route]]\nmatch = \"/\"\nupstream = \"o\"", &["`memory` is missing here"]),
     (
         "[[test]]\nrequest = \"GET /\"\nexpect = { upstream = \"p\" }",

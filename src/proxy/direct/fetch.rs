@@ -303,6 +303,10 @@ impl Filler<'_> {
 
     /// The body is whole.
     fn finish(&mut self) {
+        if self.again {
+            // That was not the answer: another one comes.
+            return;
+        }
         let fill = &self.fetch.fill;
         if let Taking::Store(mut head, life) = std::mem::replace(&mut self.taking, Taking::Nothing)
             && let Some(body) = fill.whole()
