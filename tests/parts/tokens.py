@@ -15,11 +15,22 @@ from jwt.algorithms import get_default_algorithms
 NOW = int(time.time())
 CLAIMS = {"iss": "https://id.test/", "aud": ["other", "api"], "sub": "zoë", "iat": NOW, "nbf": NOW, "exp": NOW + 600}
 
+
+def ec_key(curve):
+    """A key whose coordinates have all their bytes: Authlib exports them without leading zeros, which RFC 7518, section
+    6.2.1.2, does not allow, and such a key is not taken."""
+    while True:
+        key = ec.generate_private_key(curve)
+        numbers = key.public_key().public_numbers()
+        if min(numbers.x, numbers.y).bit_length() > curve.key_size - 8:
+            return key
+
+
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 KEYS = {
     **{algorithm: RSA for algorithm in ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]},
-    "ES256": ec.generate_private_key(ec.SECP256R1()),
-    "ES384": ec.generate_private_key(ec.SECP384R1()),
+    "ES256": ec_key(ec.SECP256R1()),
+    "ES384": ec_key(ec.SECP384R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate(),
 }
 SECRETS = {"HS256": "0123456789abcdef" * 2, "HS384": "0123456789abcdef" * 3, "HS512": "0123456789abcdef" * 4}
