@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
+use crate::body::{Parts, Sends};
 use crate::deadline::Deadline;
 use crate::http01::Http01;
 use crate::reply::Reply;
@@ -220,6 +221,8 @@ pub struct Facts {
     pub place: Option<Place>,
     /// What a cache had to do with the answer.
     pub cache: Option<Cached>,
+    /// The parts that the answer goes without, and why.
+    pub missing: Option<Box<str>>,
     /// The policy that would have stopped the request, were it not in a shadow.
     pub shadowed: Option<&'static str>,
     /// Whether nobody asks, and the request is only talked about: nothing may be counted or taken.
@@ -228,6 +231,10 @@ pub struct Facts {
     pub stopped_by: Option<&'static str>,
     /// What went wrong, for the operator.
     pub cause: Option<Cow<'static, str>>,
+    /// What the parts of an aggregate have answered so far, for a request that is one of them.
+    pub parts: Option<Arc<Parts>>,
+    /// What the upstream is told of a body that is not the client's own.
+    pub sends: Option<Box<Sends>>,
     /// Whether the client speaks gRPC, and so wants errors as gRPC statuses.
     pub grpc: bool,
     /// Whether the response is known to be a stream of unknown length (WebSocket, events, gRPC).
@@ -357,10 +364,13 @@ impl Facts {
             allowances: SmallVec::new(),
             place: None,
             cache: None,
+            missing: None,
             shadowed: None,
             rehearsal: false,
             stopped_by: None,
             cause: None,
+            parts: None,
+            sends: None,
             grpc: false,
             streaming: false,
         }
@@ -402,6 +412,8 @@ impl Facts {
             first_byte: self.first_byte,
             stopped_by: self.stopped_by,
             cause: self.cause.clone(),
+            parts: self.parts.clone(),
+            sends: self.sends.clone(),
             ..Self::new(connection, self.client, self.id.clone())
         }
     }
@@ -555,6 +567,9 @@ impl Variables for Values<'_> {
             Variable::Listener => out.extend_from_slice(facts.connection.listener.name.as_bytes()),
             Variable::Route => name(&facts.route, out),
             Variable::Upstream => name(&facts.upstream, out),
+            Variable::Part(position, path) => {
+                out.extend(facts.parts.as_ref().and_then(|parts| parts.text(*position, path)).unwrap_or_default());
+            }
         }
     }
 }

@@ -64,6 +64,8 @@ problems! {
     body_too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The request body is too large";
     /// 414: the target is longer than allowed.
     uri_too_long = URI_TOO_LONG, "uri-too-long", "The request target is too long";
+    /// 415: the body is of a kind that is not taken here.
+    unsupported_media_type = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The kind of the body is not taken here";
     /// 417: an expectation other than `100-continue`.
     expectation_failed = EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met";
     /// 421: the request came by a connection that is not for its host.
@@ -78,6 +80,10 @@ problems! {
     not_implemented = NOT_IMPLEMENTED, "not-implemented", "The gateway does not implement this";
     /// 502: the upstream gave no proper answer.
     bad_upstream = BAD_GATEWAY, "upstream-failed", "The upstream gave no valid answer";
+    /// 502, or the status of the part: a part of an answer that is put together failed.
+    part_failed = BAD_GATEWAY, "part-failed", "A part of the answer failed";
+    /// 502: the upstream's answer cannot be made what it is to be.
+    bad_answer = BAD_GATEWAY, "answer-unusable", "The upstream's answer cannot be used";
     /// 503: no server of the upstream can take the request.
     no_upstream = SERVICE_UNAVAILABLE, "no-upstream", "No server can take the request now";
     /// 503: as many requests are under way as may be.

@@ -128,6 +128,7 @@ fn shown_route(route: &Arc<Route>) -> ShownRoute<'_> {
     let (destination, upstream) = match &route.destination {
         Destination::Upstream(pool) => ("upstream", Some(pool.name())),
         Destination::Split(_) => ("split", None),
+        Destination::Aggregate(_) => ("aggregate", None),
         Destination::Reply(canned) => (canned.kind(), None),
     };
     ShownRoute { name: &route.name, r#match: &route.matches, destination, upstream }

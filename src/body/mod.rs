@@ -3,8 +3,18 @@
 //! A body is either held whole, within a cap, or goes through a [`Filter`] part by part, however it is cut. All of it may
 //! come from anybody: everything here takes bounded time and memory, and says of what it cannot read why, and where.
 
+mod answer;
+pub mod coding;
+mod held;
+pub mod jq;
+mod parts;
+
 use std::borrow::Cow;
 use std::fmt;
+
+pub use answer::{Shaper, Shaping, refusal, reshaped};
+pub use held::{Held, Sends};
+pub use parts::{Parts, member};
 
 /// Works on a body that passes by, whatever parts it comes in.
 pub trait Filter: Send {
@@ -44,6 +54,9 @@ impl fmt::Display for Malformed {
 }
 
 impl std::error::Error for Malformed {}
+
+/// Bytes of a body that is held, where nothing else is said.
+pub const HELD: u64 = 1 << 20;
 
 /// How deep objects, arrays and elements may lie in each other, in whatever is read.
 pub const DEPTH: usize = 128;

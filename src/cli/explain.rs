@@ -297,6 +297,7 @@ fn policies_of(
     let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
     let scope = Scope {
         captures,
+        parts: &[],
         route: "",
         layers: &names,
         owner: "",
@@ -393,6 +394,7 @@ fn ends(outcome: &Outcome) -> (Option<Answer>, Option<Sent>) {
             };
             (Some(answer), None)
         }
+        End::Parts(_) => (None, None),
         End::Upstream { pool, head } => {
             let sent = Sent { servers: servers(pool), head: lines(head) };
             (None, Some(sent))

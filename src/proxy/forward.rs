@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Method, Version};
+use http::header::{ACCEPT_ENCODING, EXPECT, IF_RANGE, RANGE};
+use http::{HeaderValue, Method, Version};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -92,6 +93,17 @@ pub(super) fn shape_for(pool: &Pool, original: &RequestHeader, head: &mut Reques
             Some(value) => drop(head.insert_header(name, value)),
             None => drop(head.remove_header(&name)),
         });
+    }
+    if let Some(sends) = &facts.sends {
+        sends.tell(head);
+    }
+    if route.chain.terms().reads_answers {
+        // Of an answer that is read all is needed, and as it is.
+        [RANGE, IF_RANGE].iter().for_each(|name| drop(head.remove_header(name)));
+        let _ = head.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    if route.shapes_bodies() {
+        head.remove_header(&EXPECT);
     }
     route.chain.upstream(head, original, facts)
 }

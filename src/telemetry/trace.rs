@@ -191,6 +191,17 @@ impl Trace {
         }
     }
 
+    /// The trace of a request that is made to answer this one.
+    pub fn fork(&self) -> Self {
+        Self { policies: Vec::new(), attempts: SmallVec::new(), ..self.clone() }
+    }
+
+    /// Takes over what became of a request that was made to answer this one.
+    pub fn join(&mut self, fork: Self) {
+        self.attempts.extend(fork.attempts);
+        self.policies.extend(fork.policies);
+    }
+
     /// Tells a server of the trace. Who is not believed has nothing to tell.
     pub fn write(&self, headers: &mut impl FnMut(HeaderName, Option<HeaderValue>)) {
         let span = self.attempts.last().map_or(self.span, |attempt| attempt.span);

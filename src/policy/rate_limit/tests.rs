@@ -13,6 +13,7 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let stores = crate::store::Stores::default();
     let scope = Scope {
         captures: &[],
+        parts: &[],
         route: "a route",
         layers: &[],
         owner: "here",

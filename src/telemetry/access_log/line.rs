@@ -61,6 +61,8 @@ pub struct Line<'a> {
     pub stopped_by: &'a str,
     /// Which policy would have stopped the request, were it not in a shadow.
     pub shadowed: &'a str,
+    /// The parts that the answer goes without, and why.
+    pub missing: &'a str,
     /// What a cache had to do with the answer.
     pub cache: &'a str,
     /// Why the request never became one.
@@ -132,6 +134,7 @@ fields! {
     "user_agent" => UserAgent,
     "stopped_by" => StoppedBy,
     "shadowed" => Shadowed,
+    "missing" => Missing,
     "cache" => Cache,
     "refused" => Refused,
     "cause" => Cause,
@@ -236,6 +239,7 @@ impl Line<'_> {
             Field::Tls => self.tls,
             Field::StoppedBy => self.stopped_by,
             Field::Shadowed => self.shadowed,
+            Field::Missing => self.missing,
             Field::Cache => self.cache,
             Field::Refused => self.refused,
             Field::Cause => self.cause,
