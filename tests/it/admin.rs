@@ -270,6 +270,8 @@ fn routes_show_what_comes_of_their_layers_without_secrets() {
     let text = r#"
         [auth.key]
         api_key = { header = "X-Key" }
+        [consumer.me]
+        keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
         [defaults]
         rate_limit = { rate = "100/s", by = "client" }
         response = { headers = { remove = ["X-Powered-By"] } }
