@@ -47,7 +47,10 @@ impl Id {
             "/v1/traces" => Answer::json(json!({})),
             _ => match claims(path.strip_prefix("/token/")?) {
                 Some(claims) => Answer::text(format!("{}\n", self.token(claims))),
-                None => Answer { status: StatusCode::NOT_FOUND, ..Answer::text("try /token/ada, /token/grace\n".to_owned()) },
+                None => Answer {
+                    status: StatusCode::NOT_FOUND,
+                    ..Answer::text("try /token/ada, /token/grace\n".to_owned())
+                },
             },
         })
     }
