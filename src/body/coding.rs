@@ -54,7 +54,7 @@ pub struct Decoder {
 }
 
 enum Inner {
-    Gzip(MultiGzDecoder<Sink>),
+    Gzip(Box<MultiGzDecoder<Sink>>),
     Brotli(Box<brotli::DecompressorWriter<Sink>>),
     Zstd(Box<Zstd>),
 }
@@ -93,7 +93,7 @@ impl Decoder {
         let Some(coding) = coding else { return Some(None) };
         let sink = Sink { out: Vec::new(), most, over: false };
         let inner = match coding {
-            Coding::Gzip => Inner::Gzip(MultiGzDecoder::new(sink)),
+            Coding::Gzip => Inner::Gzip(Box::new(MultiGzDecoder::new(sink))),
             Coding::Brotli => Inner::Brotli(Box::new(brotli::DecompressorWriter::new(sink, 16 << 10))),
             Coding::Zstd => {
                 let mut decoder = zstd::stream::raw::Decoder::new().ok()?;

@@ -180,7 +180,7 @@ fn preferred(fields: &HeaderMap, known: &[Coding]) -> Option<Coding> {
         for wish in value.as_bytes().split(|byte| *byte == b',') {
             let mut parts = wish.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
             let name = parts.next().unwrap_or_default();
-            let weight = parts.find_map(|part| quality(part)).unwrap_or(1000);
+            let weight = parts.find_map(quality).unwrap_or(1000);
             match name {
                 b"*" => others = Some(weight),
                 name if name.eq_ignore_ascii_case(b"identity") => identity = Some(weight),
