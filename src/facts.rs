@@ -18,7 +18,7 @@ use crate::reply::Reply;
 use crate::telemetry::metrics::traffic::{Cached, ListenerSeries};
 use crate::telemetry::trace::Trace;
 use crate::types::template::{Variable, Variables, query_value};
-use crate::types::{Captures, Cidr};
+use crate::types::{Captures, Cidr, hex};
 
 /// What is known of the client's connection: made once by the server, shared by the requests on it.
 #[derive(Debug)]
@@ -524,9 +524,7 @@ pub fn check_length(request: &RequestHeader, most: u64) -> Result<(), Reply> {
 
 /// 128 random bits in hexadecimal.
 pub fn new_request_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bits = fastrand::u128(..);
-    let text: [u8; 32] = std::array::from_fn(|i| DIGITS[(bits >> (4 * i)) as usize & 15]);
+    let text: [u8; 32] = hex(fastrand::u128(..));
     HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
 }
 

@@ -311,7 +311,7 @@ fn problem(
     detail: impl Into<std::borrow::Cow<'static, str>>,
 ) -> Reply {
     let problem = Problem { kind, title, detail: detail.into(), cause: None };
-    Reply { problem: Some(Box::new(problem)), ..Reply::new(status) }
+    Reply { problem: Some(Arc::new(problem)), ..Reply::new(status) }
 }
 
 /// Reads what there is of a body, so that the connection can have another request.

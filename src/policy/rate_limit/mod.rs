@@ -72,7 +72,7 @@ struct Limit {
     /// What `RateLimit` calls it, up to its first number; `None` if clients are not told.
     told: Option<Box<[u8]>>,
     /// For the client that is over it.
-    detail: Box<str>,
+    refusal: Reply,
     is_shared: bool,
     /// The gateway's own.
     counts: Arc<Counts>,
@@ -139,7 +139,8 @@ impl Policy for RateLimit {
                 gcra,
                 is_shared: limit.store.is_some(),
                 told: told.then(|| format!("{name};r=").into_bytes().into()),
-                detail: format!("more than {} requests by {}", limit.rate, limit.by).into(),
+                refusal: Reply::too_many_requests(format!("more than {} requests by {}", limit.rate, limit.by))
+                    .prepared(),
                 by: limit.by,
                 ipv6_prefix: limit.ipv6_prefix,
                 shadow: limit.shadow,
@@ -272,7 +273,7 @@ impl RateLimit {
                 if limit.told.is_some() {
                     facts.allowances.push(Allowance { limit: i, remaining: 0, reset: seconds(wait) });
                 }
-                Err(Reply::too_many_requests(String::from(&*limit.detail)).retry_after(seconds(wait)))
+                Err(limit.refusal.clone().retry_after(seconds(wait)))
             }
         }
     }
