@@ -80,8 +80,8 @@ enum State {
         high: u8,
     },
     Number(Number),
-    /// The rest of `true`, `false` or `null`.
-    Word(&'static [u8]),
+    /// In `true`, `false` or `null`, before that byte of it.
+    Word(Word, u8),
 }
 
 /// What of a number was read last.
@@ -95,6 +95,13 @@ enum Number {
     E,
     Sign,
     Exponent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    True,
+    False,
+    Null,
 }
 
 /// What a string is.
@@ -111,6 +118,9 @@ enum Text {
 const LONGEST_GAP: usize = 256;
 /// Bytes in which a byte of a key can be written: `\u0061`.
 const LONGEST_ESCAPE: usize = 6;
+
+/// What is wrong with the document.
+type Wrong = &'static str;
 
 const TOO_EARLY: &str = "the JSON document ends too early";
 
@@ -135,10 +145,9 @@ impl Editor {
         }
     }
 
-    fn run(&mut self, part: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-        let edits = self.edits.clone();
-        let edits = &*edits;
-        let mut run = Run { part, at: 0, from: 0, out };
+    /// Reads a part. If something is wrong, it is at the next byte.
+    fn run(&mut self, edits: &Edits, run: &mut Run<'_>) -> Result<(), Wrong> {
+        let part = run.part;
         let mut state = self.state;
         loop {
             if let State::Text = state {
@@ -150,10 +159,10 @@ impl Editor {
                     b'"' => {
                         run.at += 1;
                         match self.text {
-                            Text::Value => self.value_ends(&mut run),
+                            Text::Value => self.value_ends(run),
                             Text::Key => State::Colon,
                             Text::HeldKey => {
-                                self.key_ends(edits, &mut run);
+                                self.key_ends(edits, run);
                                 State::Colon
                             }
                         }
@@ -163,12 +172,12 @@ impl Editor {
                         run.at += 1;
                         State::Escape
                     }
-                    ..0x20 => return self.fail(&run, "a control character in a JSON string has no escape"),
+                    ..0x20 => return Err("a control character in a JSON string has no escape"),
                     _ => {
                         run.at = characters(part, run.at);
                         match part.get(run.at) {
                             Some(lead) if !lead.is_ascii() => {
-                                let Some(state) = character(*lead) else { return self.fail(&run, NOT_UTF8) };
+                                let Some(state) = character(*lead) else { return Err(NOT_UTF8) };
                                 run.at += 1;
                                 state
                             }
@@ -184,12 +193,12 @@ impl Editor {
                         }
                         state
                     }
-                    b']' if state == State::FirstElement => self.close(edits, byte, &mut run),
+                    b']' if state == State::FirstElement => self.close(edits, byte, run),
                     _ => {
                         if state != State::Value && self.is_watched() {
-                            self.element(edits, &mut run);
+                            self.element(edits, run);
                         }
-                        self.value(edits, byte, &mut run)?
+                        self.value(edits, byte, run)?
                     }
                 },
                 State::FirstKey | State::Key => match byte {
@@ -208,9 +217,9 @@ impl Editor {
                         self.widen(&part[start..run.at]);
                         state
                     }
-                    b'}' if state == State::FirstKey => self.close(edits, byte, &mut run),
-                    _ if state == State::FirstKey => return self.fail(&run, "a JSON key or `}` was expected"),
-                    _ => return self.fail(&run, "a JSON key was expected"),
+                    b'}' if state == State::FirstKey => self.close(edits, byte, run),
+                    _ if state == State::FirstKey => return Err("a JSON key or `}` was expected"),
+                    _ => return Err("a JSON key was expected"),
                 },
                 State::Colon => match byte {
                     b':' => {
@@ -221,7 +230,7 @@ impl Editor {
                         run.space();
                         state
                     }
-                    _ => return self.fail(&run, "`:` was expected after a JSON key"),
+                    _ => return Err("`:` was expected after a JSON key"),
                 },
                 State::Comma => match byte {
                     b',' => {
@@ -231,15 +240,15 @@ impl Editor {
                         }
                         if self.is_object() { State::Key } else { State::Element }
                     }
-                    b'}' if self.is_object() => self.close(edits, byte, &mut run),
-                    b']' if !self.is_object() => self.close(edits, byte, &mut run),
+                    b'}' if self.is_object() => self.close(edits, byte, run),
+                    b']' if !self.is_object() => self.close(edits, byte, run),
                     b' ' | b'\t' | b'\n' | b'\r' => {
                         let start = run.space();
                         self.widen(&part[start..run.at]);
                         state
                     }
-                    _ if self.is_object() => return self.fail(&run, "`,` or `}` was expected in a JSON object"),
-                    _ => return self.fail(&run, "`,` or `]` was expected in a JSON array"),
+                    _ if self.is_object() => return Err("`,` or `}` was expected in a JSON object"),
+                    _ => return Err("`,` or `]` was expected in a JSON array"),
                 },
                 State::Number(number) => match number.next(byte) {
                     Some(next) => {
@@ -251,16 +260,18 @@ impl Editor {
                         }
                         State::Number(number)
                     }
-                    None if number.is_whole() => self.value_ends(&mut run),
-                    None => return self.fail(&run, "a digit was expected in a JSON number"),
+                    None if number.is_whole() => self.value_ends(run),
+                    None => return Err("a digit was expected in a JSON number"),
                 },
-                State::Word(rest) => match rest.split_first() {
-                    Some((first, rest)) if *first == byte => {
-                        run.at += 1;
-                        if rest.is_empty() { self.value_ends(&mut run) } else { State::Word(rest) }
+                State::Word(word, at) => {
+                    let text = word.text();
+                    if text.get(usize::from(at)) != Some(&byte) {
+                        return Err("`true`, `false` or `null` was expected");
                     }
-                    _ => return self.fail(&run, "`true`, `false` or `null` was expected"),
-                },
+                    run.at += 1;
+                    let at = at + 1;
+                    if usize::from(at) == text.len() { self.value_ends(run) } else { State::Word(word, at) }
+                }
                 State::Escape => {
                     run.at += 1;
                     match byte {
@@ -268,20 +279,20 @@ impl Editor {
                         b'u' => State::Hex { left: 4 },
                         _ => {
                             run.at -= 1;
-                            return self.fail(&run, "this is not an escape of a JSON string");
+                            return Err("this is not an escape of a JSON string");
                         }
                     }
                 }
                 State::Hex { left } => {
                     if !byte.is_ascii_hexdigit() {
-                        return self.fail(&run, "a hexadecimal digit was expected");
+                        return Err("a hexadecimal digit was expected");
                     }
                     run.at += 1;
                     if left == 1 { State::Text } else { State::Hex { left: left - 1 } }
                 }
                 State::Character { left, low, high } => {
                     if !(low..=high).contains(&byte) {
-                        return self.fail(&run, NOT_UTF8);
+                        return Err(NOT_UTF8);
                     }
                     run.at += 1;
                     if left == 1 { State::Text } else { State::Character { left: left - 1, low: 0x80, high: 0xbf } }
@@ -291,14 +302,14 @@ impl Editor {
                         run.space();
                         state
                     }
-                    _ => return self.fail(&run, "something follows the JSON document"),
+                    _ => return Err("something follows the JSON document"),
                 },
             };
         }
         self.state = state;
         self.before += part.len() as u64;
         if self.is_key_held() {
-            self.hold_key(edits, &mut run);
+            self.hold_key(edits, run);
         } else if self.copies {
             run.flush();
         }
@@ -321,14 +332,9 @@ impl Editor {
             && matches!(self.state, State::Text | State::Escape | State::Hex { .. } | State::Character { .. })
     }
 
-    #[cold]
-    fn fail<T>(&self, run: &Run<'_>, what: &'static str) -> Result<T, Malformed> {
-        Err(Malformed::new(self.before + run.at as u64, what))
-    }
-
     /// A value begins with this byte.
     #[inline]
-    fn value(&mut self, edits: &Edits, byte: u8, run: &mut Run<'_>) -> Result<State, Malformed> {
+    fn value(&mut self, edits: &Edits, byte: u8, run: &mut Run<'_>) -> Result<State, Wrong> {
         let mut node = None;
         if self.is_watched() && self.copies {
             let action = edits.program.action(self.action);
@@ -351,21 +357,21 @@ impl Editor {
             b'-' => State::Number(Number::Minus),
             b'0' => State::Number(Number::Zero),
             b'1'..=b'9' => State::Number(Number::Digit),
-            b't' => State::Word(b"rue"),
-            b'f' => State::Word(b"alse"),
-            b'n' => State::Word(b"ull"),
+            b't' => State::Word(Word::True, 1),
+            b'f' => State::Word(Word::False, 1),
+            b'n' => State::Word(Word::Null, 1),
             0xef if self.before == 0 && run.at == 0 => {
-                return self.fail(run, "the JSON document begins with a byte order mark");
+                return Err("the JSON document begins with a byte order mark");
             }
-            _ => return self.fail(run, "a JSON value was expected"),
+            _ => return Err("a JSON value was expected"),
         };
         run.at += 1;
         Ok(state)
     }
 
-    fn open(&mut self, edits: &Edits, byte: u8, node: Option<NodeId>, run: &mut Run<'_>) -> Result<State, Malformed> {
+    fn open(&mut self, edits: &Edits, byte: u8, node: Option<NodeId>, run: &mut Run<'_>) -> Result<State, Wrong> {
         if self.depth == DEPTH {
-            return self.fail(run, "the JSON document is nested too deeply");
+            return Err("the JSON document is nested too deeply");
         }
         run.at += 1;
         self.depth += 1;
@@ -541,7 +547,13 @@ impl Filter for Editor {
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
         }
-        self.run(part, out).inspect_err(|broken| self.broken = Some(broken.clone()))
+        let edits = self.edits.clone();
+        let mut run = Run { part, at: 0, from: 0, out };
+        self.run(&edits, &mut run).map_err(|what| {
+            let broken = Malformed::new(self.before + run.at as u64, what);
+            self.broken = Some(broken.clone());
+            broken
+        })
     }
 
     fn end(&mut self, _: &mut Vec<u8>) -> Result<(), Malformed> {
@@ -601,6 +613,16 @@ impl Number {
 
     fn is_whole(self) -> bool {
         matches!(self, Self::Zero | Self::Digit | Self::Decimal | Self::Exponent)
+    }
+}
+
+impl Word {
+    fn text(self) -> &'static [u8] {
+        match self {
+            Self::True => b"true",
+            Self::False => b"false",
+            Self::Null => b"null",
+        }
     }
 }
 

@@ -561,7 +561,7 @@ fn compiled(config: &EditsConfig) -> Arc<Edits> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 1000 } else { 10_000 }))]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn edits_are_those_of_the_slow_way(config in configs(), document in documents(), pretty in any::<bool>()) {
