@@ -29,7 +29,7 @@
 //!   comes first stays and the other is left out.
 //! - `set` puts a value there. It looks at the keys after `rename`. What is there is replaced in its place, else the value
 //!   comes last in its object. Where the rest of the path is keys, objects that are missing on the way are made, also in
-//!   the place of what is neither an object nor an array. Behind `*` and numbers nothing is made but in what is there.
+//!   the place of what is neither an object nor an array. Behind `*` and numbers, that is only so inside of what came in.
 //!   Note that TOML's `set = { meta.source = 1 }`, without quotes, sets all of `meta`.
 //!
 //! Numbers of elements are those that came in, for all verbs.

@@ -474,6 +474,32 @@ fn set(value: &mut Value, path: &[Step], new: &Value) {
     }
 }
 
+/// The paths without `*` that a path stands for, as far as that is there.
+fn places(value: &Value, way: &[Step], rest: &[Step]) -> Vec<Vec<Step>> {
+    let Some((first, way)) = way.split_first() else {
+        let leads = rest.is_empty() || value.is_object() || value.is_array();
+        return if leads { vec![rest.to_vec()] } else { Vec::new() };
+    };
+    let inside: Vec<(Step, &Value)> = match value {
+        Value::Object(members) => {
+            let fitting = members.iter().filter(|(key, _)| of_key(key)(first));
+            fitting.map(|(key, value)| (Step::Key(key.clone()), value)).collect()
+        }
+        Value::Array(elements) => {
+            let fitting = elements.iter().enumerate().filter(|(i, value)| of_index(*i)(first) && !is_gone(value));
+            fitting.map(|(i, value)| (Step::Number(i.to_string()), value)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let deeper = |(step, value)| {
+        places(value, way, rest).into_iter().map(move |mut place| {
+            place.insert(0, Step::clone(&step));
+            place
+        })
+    };
+    inside.into_iter().flat_map(deeper).collect()
+}
+
 fn purge(value: &mut Value) {
     match value {
         Value::Object(members) => members.values_mut().for_each(purge),
@@ -498,7 +524,14 @@ fn slowly(config: &EditsConfig, mut value: Value) -> Value {
     // What `*` and numbers stand for is what is there, not what is made.
     let makes = |path: &Path| path.0.iter().all(|step| matches!(step, Step::Key(_)));
     let (made, there): (Vec<_>, Vec<_>) = plan.set.iter().zip(config.set.values()).partition(|(path, _)| makes(path));
-    there.into_iter().chain(made).for_each(|(path, new)| set(&mut value, &path.0, new));
+    let mut all: Vec<(Vec<Step>, &Value)> = Vec::new();
+    for (path, new) in there {
+        let last = path.0.iter().rposition(|step| !matches!(step, Step::Key(_))).unwrap();
+        let (way, rest) = path.0.split_at(last + 1);
+        all.extend(places(&value, way, rest).into_iter().map(|place| (place, new)));
+    }
+    all.extend(made.into_iter().map(|(path, new)| (path.0.clone(), new)));
+    all.iter().for_each(|(path, new)| set(&mut value, path, new));
     purge(&mut value);
     value
 }
