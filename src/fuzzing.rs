@@ -1,9 +1,13 @@
 //! What the fuzz targets of `fuzz/` run: parsers that meet the network or the file, each with what must hold
 //! whatever they are given. Only there when fuzzing.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http::Version;
 
+use crate::body::Filter;
+use crate::body::json::{Edits, EditsConfig};
 use crate::cache::{Arrival, CDN_CACHE_CONTROL, Caller, Directives, Life, Rules};
 use crate::facts::{Facts, Limits};
 use crate::gateway::Gateway;
@@ -149,6 +153,35 @@ pub fn store(data: &[u8]) {
         Ok(None) => assert!(data.len() <= resp::LONGEST + 2 + NUMBERS * (resp::NUMBER + 2)),
         Err(_) => {}
     }
+}
+
+/// What is edited is JSON if and only if the document is, and does not depend on how it arrives.
+pub fn json_edits(data: &[u8]) {
+    thread_local! {
+        static EDITS: [Arc<Edits>; 2] = {
+            let compile = |text: &str| {
+                let config: EditsConfig = toml::from_str(text).expect("this is a configuration");
+                Arc::new(Edits::compile(&config).expect("it is sound").expect("it is not empty"))
+            };
+            [
+                compile("remove = ['a', '*.b', 'c.*.a', 'd.0']\nrename = { b = 'e', 'c.b' = 'a' }\nset = { 'f.g' = 1 }"),
+                compile("pick = ['a', 'b.*.c', '*.d']\nremove = ['a.*.b']\nset = { '*.0' = 'x', 'b.a' = {} }"),
+            ]
+        };
+    }
+    EDITS.with(|all| {
+        for edits in all {
+            let at_once = edits.apply(data);
+            let sound = serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
+            assert_eq!(at_once.is_ok(), sound && std::str::from_utf8(data).is_ok());
+            if let Ok(edited) = &at_once {
+                assert!(serde_json::from_slice::<serde::de::IgnoredAny>(edited).is_ok());
+            }
+            let (mut editor, mut out) = (edits.filter(), Vec::new());
+            let pushed = data.chunks(1).try_for_each(|byte| editor.push(byte, &mut out));
+            assert_eq!(pushed.and_then(|()| editor.end(&mut out)).map(|()| out), at_once);
+        }
+    });
 }
 
 /// Tokens and key sets are read or refused, and nothing is good that nobody signed.

@@ -7,6 +7,7 @@ mod answer;
 pub mod coding;
 mod held;
 pub mod jq;
+pub mod json;
 mod parts;
 
 use std::borrow::Cow;
