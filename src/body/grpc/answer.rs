@@ -22,6 +22,9 @@ pub struct Answer {
     failed: bool,
 }
 
+/// How many times as long a message may be in JSON as the longest in protobuf.
+const GROWTH: usize = 16;
+
 impl Answer {
     pub(super) fn new(common: Arc<Common>, route: Arc<Route>, streaming: Option<Streaming>, gzip: bool) -> Self {
         let frames = Frames::new(common.max_message, gzip);
@@ -82,7 +85,8 @@ impl Filter for Answer {
             return Ok(());
         }
         let (common, route) = (self.common.clone(), self.route.clone());
-        let printer = Printer { schema: &common.schema, style: common.style };
+        let limit = common.max_message.saturating_mul(GROWTH);
+        let printer = Printer { schema: &common.schema, style: common.style, limit };
         while let Some((at, message)) = self.frames.next(&mut part)? {
             if self.streaming.is_none() && self.begun {
                 return Err(Malformed::new(at, "the method has one answer, and more came"));

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use percent_encoding::percent_decode_str;
 
+use super::DEPTH;
 use super::parse::{from_token, scalar, short};
 use super::schema::{Field, Kind, Label, Schema, Special};
 use super::text::{self, Token};
@@ -32,6 +33,9 @@ impl Place {
         let mut place = Self { around: Vec::new(), number: 0, kind: Kind::Bool, repeated: false, oneofs: Vec::new() };
         let mut names = path.into_iter().peekable();
         while let Some(name) = names.next() {
+            if place.around.len() == DEPTH {
+                return Err("messages lie too deep in each other".to_owned());
+            }
             let message = &schema.messages[at];
             let field = message.named(name).map(|index| &message.fields[index]);
             let field = field.ok_or_else(|| format!("{} has no field `{}`", message.name, short(name)))?;

@@ -300,11 +300,6 @@ impl Transcoder {
             "*" => BodyRule::Whole,
             name => BodyRule::Field(field(input, name, "body")?),
         };
-        if let BodyRule::Field(index) = body
-            && variables.iter().any(|(place, _)| place.is_in(schema.messages[input].fields[index].number))
-        {
-            return Err(format!("`{}` is in the path and in the body", rule.body));
-        }
         let response_body = match &*rule.response_body {
             "" => None,
             name => Some(field(output, name, "response_body")?),

@@ -204,7 +204,7 @@ impl<'a> Parser<'a> {
         put_bytes(1, url.as_bytes(), out);
         let (start, schema) = (out.len(), self.schema);
         let inner = &schema.messages[id];
-        if inner.special == Special::No && !(inner.name == EMPTY) {
+        if inner.special == Special::No && inner.name != EMPTY {
             self.fields(inner, &["@type"], out)?;
         } else {
             self.any_special(id, out)?;

@@ -28,6 +28,8 @@ pub(super) struct Style {
 pub(super) struct Printer<'s> {
     pub schema: &'s Schema,
     pub style: Style,
+    /// How long a text may become before its end is given up, in bytes. A list of nothing can have a long text.
+    pub limit: usize,
 }
 
 /// What is wrong with a message.
@@ -251,6 +253,9 @@ impl<'s> Printer<'s> {
 
     /// A value that is no list and no map.
     fn single(&self, kind: Kind, datum: Datum<'_>, depth: usize, out: &mut Vec<u8>) -> Write_ {
+        if out.len() > self.limit {
+            return Err("a message is too long as JSON".into());
+        }
         let written = match (kind, datum) {
             (Kind::Message(id) | Kind::Group(id), datum) => return self.value_of(id, content(datum), depth, out),
             (Kind::String, Datum::Bytes(bytes)) => return string(utf8(bytes)?, out),

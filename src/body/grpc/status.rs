@@ -55,6 +55,9 @@ const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(499) {
     Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
 };
 
+/// The longest details, in bytes of JSON.
+const LONGEST: usize = 64 * 1024;
+
 /// UNKNOWN.
 const UNKNOWN: u8 = 2;
 
@@ -157,7 +160,7 @@ fn details(bytes: &[u8], own: Option<&Schema>) -> Option<Value> {
 fn detail(any: &[u8], schema: &Schema) -> Option<Value> {
     let id = schema.find("google.protobuf.Any")?;
     let mut out = Vec::new();
-    Printer { schema, style: Default::default() }.message(id, any, &mut out).ok()?;
+    Printer { schema, style: Default::default(), limit: LONGEST }.message(id, any, &mut out).ok()?;
     serde_json::from_slice(&out).ok()
 }
 

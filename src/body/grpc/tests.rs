@@ -82,7 +82,7 @@ fn echo(transcoder: &Transcoder, json: &str) -> Result<String, String> {
 fn got(transcoder: &Transcoder, method: &str, path: &str, query: &str, body: &str) -> Result<Value, String> {
     let call = transcoder.find(method, path).map_err(|refused| refused.to_string())?;
     let message = message(&call, Some(query), body)?;
-    let printer = print::Printer { schema: &call.common.schema, style: Style::default() };
+    let printer = print::Printer { schema: &call.common.schema, style: Style::default(), limit: 1 << 16 };
     let mut out = Vec::new();
     printer.message(call.route.input, &message, &mut out).unwrap();
     Ok(serde_json::from_slice(&out).unwrap())
@@ -387,6 +387,7 @@ fn paths_and_queries_give_fields() {
         "tags.x=1",
         "since=x",
         "since.seconds=1",
+        &("inner.".repeat(200) + "text=x"),
         "mask=a_b",
         "tags=%ff",
         "%ff=1",
@@ -417,6 +418,12 @@ fn bodies_give_the_rest() {
     assert_eq!(of("PATCH", "/v1/shelves/a", "", "").unwrap(), json!({ "shelf": { "name": "shelves/a" } }));
     let put = of("PUT", "/v1/shelf", "mask=theme", r#"{"theme":"t"}"#).unwrap();
     assert_eq!(put, json!({ "shelf": { "theme": "t" }, "mask": "theme" }));
+    let named = of("PUT", "/v1/shelf/a", "mask=theme", r#"{"name":"b","theme":"t"}"#).unwrap();
+    assert_eq!(
+        named,
+        json!({ "shelf": { "name": "a", "theme": "t" }, "mask": "theme" }),
+        "the path overrides the body"
+    );
     assert!(of("PUT", "/v1/shelf", "shelf.name=x", "{}").is_err(), "the field is the body");
     let many = of("PUT", "/v1/inners", "shelf.name=x", r#"[{"number":1},{}]"#).unwrap();
     assert_eq!(many, json!({ "shelf": { "name": "x" }, "inners": [{ "number": 1 }, {}] }));
@@ -459,7 +466,6 @@ fn mistakes_of_a_set_are_told() {
         ("get: '/{a.b}'", "p.S/G: GET /{a.b}: `a` has no fields that could be given one by one"),
         ("get: '/{a'", "p.S/G: GET /{a: a `{` has no `}`"),
         ("post: '/a' body: 'x'", "p.S/G: POST /a: body: p.M has no field `x`"),
-        ("post: '/{n.a}' body: 'n'", "p.S/G: POST /{n.a}: `n` is in the path and in the body"),
         ("get: '/a' response_body: 'x'", "p.S/G: GET /a: response_body: p.M has no field `x`"),
         (
             "get: '/{a}' additional_bindings { get: '/{n.a}' }",
@@ -605,6 +611,15 @@ fn hostile_answers_are_refused() {
 }
 
 #[test]
+fn what_grows_is_bounded() {
+    // Each element is two bytes, and all fields with their defaults in JSON.
+    let config = config("print_defaults = true");
+    let call = Transcoder::new(&config, &compile(SHOP), 1000).unwrap().find("GET", "/v1/shelves").unwrap();
+    assert!(answer(&call, &[[0x0a, 0].repeat(100)]).is_ok());
+    assert_eq!(answer(&call, &[[0x0a, 0].repeat(500)]).unwrap_err().what, "a message is too long as JSON");
+}
+
+#[test]
 fn deep_json_is_refused() {
     let transcoder = shop("");
     let deep = |levels: usize| "{\"inner\":".repeat(levels) + "{}" + &"}".repeat(levels);
@@ -704,7 +719,7 @@ proptest! {
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let mut value = format!("{whole}{fraction}").replace('-', "");
         let mut shift = exponent.parse::<i32>().unwrap() - fraction.len() as i32;
-        while shift > 0 && value.trim_start_matches('0') != "" { value.push('0'); shift -= 1; }
+        while shift > 0 && !value.trim_start_matches('0').is_empty() { value.push('0'); shift -= 1; }
         while shift < 0 && value.ends_with('0') { value.pop(); shift += 1; }
         let zero = value.trim_start_matches('0').is_empty();
         let sign = if digits.starts_with('-') { "-" } else { "" };
@@ -721,6 +736,43 @@ proptest! {
             if let Ok(json) = answer(&call, &[bytes]) {
                 // What was written is JSON, and goes in and out again.
                 assert_eq!(echo(shop, &json).unwrap(), json);
+            }
+        });
+    }
+
+    #[test]
+    fn damaged_messages_are_read_or_refused(
+        of in 0..SAME.len(), with in 0..SAME.len(), damage in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..4)
+    ) {
+        thread_local!(static SHOP: Transcoder = shop(""));
+        SHOP.with(|shop| {
+            let call = shop.find("POST", "/echo").unwrap();
+            let mut bytes = message(&call, None, SAME[of].0).unwrap();
+            bytes.extend(message(&call, None, SAME[with].0).unwrap());
+            for (at, byte) in damage {
+                let length = bytes.len().max(1);
+                if let Some(place) = bytes.get_mut(usize::from(at) % length) {
+                    *place = byte;
+                }
+            }
+            if let Ok(json) = answer(&call, &[bytes]) {
+                assert_eq!(echo(shop, &json).unwrap(), json);
+            }
+        });
+    }
+
+    #[test]
+    fn damaged_json_is_read_or_refused(of in 0..SAME.len(), damage in proptest::collection::vec((any::<u16>(), "[\\[\\]{},:\"0-9a-z\\\\-]"), 1..4)) {
+        thread_local!(static SHOP: Transcoder = shop(""));
+        let mut json = SAME[of].0.to_owned();
+        for (at, text) in damage {
+            let at = (usize::from(at) % json.len()..).find(|at| json.is_char_boundary(*at)).unwrap();
+            let to = (at + 1..).find(|at| *at >= json.len() || json.is_char_boundary(*at)).unwrap().min(json.len());
+            json.replace_range(at..to, &text);
+        }
+        SHOP.with(|shop| {
+            if let Ok(read) = echo(shop, &json) {
+                assert_eq!(echo(shop, &read).unwrap(), read);
             }
         });
     }

@@ -32,10 +32,8 @@ impl Coding {
             Some(message) => (Self::Text, message),
             None => (Self::Binary, rest),
         };
-        if !message.is_empty() && !(message.starts_with('+') && message.len() > 1) {
-            return None;
-        }
-        Some((coding, format!("application/grpc{message}")))
+        let is_type = message.is_empty() || message.starts_with('+') && message.len() > 1;
+        is_type.then(|| (coding, format!("application/grpc{message}")))
     }
 }
 
