@@ -32,8 +32,8 @@ pub(super) struct Printer<'s> {
     pub limit: usize,
 }
 
-/// What is wrong with a message.
-type Write_ = Result<(), Cow<'static, str>>;
+/// Or what is wrong with the message.
+type Written = Result<(), Cow<'static, str>>;
 
 /// A field's index in its message, where in the message it stands, and what it holds.
 type Found<'a> = (usize, usize, Datum<'a>);
@@ -43,7 +43,7 @@ impl<'s> Printer<'s> {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn message(&self, id: usize, bytes: &[u8], out: &mut Vec<u8>) -> Write_ {
+    pub fn message(&self, id: usize, bytes: &[u8], out: &mut Vec<u8>) -> Written {
         self.value_of(id, bytes, 0, out)
     }
 
@@ -51,7 +51,7 @@ impl<'s> Printer<'s> {
     ///
     /// # Errors
     /// What is wrong with the message.
-    pub fn field(&self, id: usize, index: usize, bytes: &[u8], out: &mut Vec<u8>) -> Write_ {
+    pub fn field(&self, id: usize, index: usize, bytes: &[u8], out: &mut Vec<u8>) -> Written {
         let message = &self.schema.messages[id];
         let found = self.collect(message, bytes)?;
         let from = found.partition_point(|(i, ..)| *i < index);
@@ -63,7 +63,7 @@ impl<'s> Printer<'s> {
         Ok(())
     }
 
-    fn value_of(&self, id: usize, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Write_ {
+    fn value_of(&self, id: usize, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Written {
         let message = &self.schema.messages[id];
         match message.special {
             Special::No => {
@@ -97,7 +97,7 @@ impl<'s> Printer<'s> {
     }
 
     /// The members of an object.
-    fn fields(&self, message: &Message, bytes: &[u8], first: &mut bool, depth: usize, out: &mut Vec<u8>) -> Write_ {
+    fn fields(&self, message: &Message, bytes: &[u8], first: &mut bool, depth: usize, out: &mut Vec<u8>) -> Written {
         let found = self.collect(message, bytes)?;
         let mut rest = &found[..];
         let mut expected = 0;
@@ -172,7 +172,7 @@ impl<'s> Printer<'s> {
         Ok(found)
     }
 
-    fn field_of(&self, field: &Field, found: &[Found<'_>], depth: usize, out: &mut Vec<u8>) -> Write_ {
+    fn field_of(&self, field: &Field, found: &[Found<'_>], depth: usize, out: &mut Vec<u8>) -> Written {
         let data = || found.iter().map(|(_, _, datum)| *datum);
         match field.label {
             Label::Singular => match (field.kind, found) {
@@ -217,7 +217,7 @@ impl<'s> Printer<'s> {
         entries: impl Iterator<Item = &'a [u8]>,
         depth: usize,
         out: &mut Vec<u8>,
-    ) -> Write_ {
+    ) -> Written {
         let mut sorted = BTreeMap::new();
         for entry in entries {
             let (mut key, mut value) = (None, None);
@@ -252,7 +252,7 @@ impl<'s> Printer<'s> {
     }
 
     /// A value that is no list and no map.
-    fn single(&self, kind: Kind, datum: Datum<'_>, depth: usize, out: &mut Vec<u8>) -> Write_ {
+    fn single(&self, kind: Kind, datum: Datum<'_>, depth: usize, out: &mut Vec<u8>) -> Written {
         if out.len() > self.limit {
             return Err("a message is too long as JSON".into());
         }
@@ -279,7 +279,7 @@ impl<'s> Printer<'s> {
         written.map_err(|error| error.to_string().into())
     }
 
-    fn enum_value(&self, id: usize, number: i32, out: &mut Vec<u8>) -> Write_ {
+    fn enum_value(&self, id: usize, number: i32, out: &mut Vec<u8>) -> Written {
         let one = &self.schema.enums[id];
         match one.names.get(&number) {
             _ if one.null => out.extend_from_slice(b"null"),
@@ -289,7 +289,7 @@ impl<'s> Printer<'s> {
         Ok(())
     }
 
-    fn any(&self, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Write_ {
+    fn any(&self, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Written {
         let (url, value) = any_parts(bytes)?;
         if url.is_empty() && value.is_empty() {
             out.extend_from_slice(b"{}");
@@ -313,7 +313,7 @@ impl<'s> Printer<'s> {
         Ok(())
     }
 
-    fn structure(&self, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Write_ {
+    fn structure(&self, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Written {
         let mut sorted = BTreeMap::new();
         let mut wire = Wire::new(bytes);
         while let Some((number, datum)) = wire.next()? {
@@ -341,7 +341,7 @@ impl<'s> Printer<'s> {
         Ok(())
     }
 
-    fn list(&self, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Write_ {
+    fn list(&self, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Written {
         out.push(b'[');
         let (mut first, depth) = (true, deeper(depth)?);
         let mut wire = Wire::new(bytes);
@@ -354,7 +354,7 @@ impl<'s> Printer<'s> {
         Ok(())
     }
 
-    fn any_value(&self, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Write_ {
+    fn any_value(&self, bytes: &[u8], depth: usize, out: &mut Vec<u8>) -> Written {
         let mut held = None;
         let mut wire = Wire::new(bytes);
         while let Some((number, datum)) = wire.next()? {
@@ -388,7 +388,7 @@ impl<'s> Printer<'s> {
         matches!(kind, Kind::Enum(id) if self.schema.enums[id].null)
     }
 
-    fn name(&self, field: &Field, first: &mut bool, out: &mut Vec<u8>) -> Write_ {
+    fn name(&self, field: &Field, first: &mut bool, out: &mut Vec<u8>) -> Written {
         comma(first, out);
         string(if self.style.original_names { &field.name } else { &field.json }, out)?;
         out.push(b':');
@@ -405,14 +405,14 @@ impl<'s> Printer<'s> {
         }
     }
 
-    fn zero_or_empty(&self, kind: Kind, depth: usize, out: &mut Vec<u8>) -> Write_ {
+    fn zero_or_empty(&self, kind: Kind, depth: usize, out: &mut Vec<u8>) -> Written {
         match kind {
             Kind::Message(id) | Kind::Group(id) => self.value_of(id, &[], depth, out),
             kind => self.zero(kind, out),
         }
     }
 
-    fn zero(&self, kind: Kind, out: &mut Vec<u8>) -> Write_ {
+    fn zero(&self, kind: Kind, out: &mut Vec<u8>) -> Written {
         match kind {
             Kind::Enum(id) => self.enum_value(id, self.schema.enums[id].default, out),
             kind => {
@@ -534,7 +534,7 @@ fn seconds(bytes: &[u8]) -> Result<Seconds, &'static str> {
     Ok(time)
 }
 
-fn field_mask(bytes: &[u8], out: &mut Vec<u8>) -> Write_ {
+fn field_mask(bytes: &[u8], out: &mut Vec<u8>) -> Written {
     out.push(b'"');
     let (mut wire, mut first) = (Wire::new(bytes), true);
     while let Some((number, datum)) = wire.next()? {
@@ -561,11 +561,11 @@ fn utf8(bytes: &[u8]) -> Result<&str, Cow<'static, str>> {
     std::str::from_utf8(bytes).map_err(|_| "a string is not UTF-8".into())
 }
 
-fn string(text: &str, out: &mut Vec<u8>) -> Write_ {
+fn string(text: &str, out: &mut Vec<u8>) -> Written {
     serde_json::to_writer(out, text).map_err(|error| error.to_string().into())
 }
 
-fn double(value: f64, out: &mut Vec<u8>) -> Write_ {
+fn double(value: f64, out: &mut Vec<u8>) -> Written {
     if !value.is_finite() {
         return not_a_number(value, out);
     }
@@ -574,7 +574,7 @@ fn double(value: f64, out: &mut Vec<u8>) -> Write_ {
     Ok(())
 }
 
-fn float(value: f32, out: &mut Vec<u8>) -> Write_ {
+fn float(value: f32, out: &mut Vec<u8>) -> Written {
     if !value.is_finite() {
         return not_a_number(value.into(), out);
     }
@@ -583,7 +583,7 @@ fn float(value: f32, out: &mut Vec<u8>) -> Write_ {
     Ok(())
 }
 
-fn not_a_number(value: f64, out: &mut Vec<u8>) -> Write_ {
+fn not_a_number(value: f64, out: &mut Vec<u8>) -> Written {
     out.extend_from_slice(match value {
         f64::INFINITY => b"\"Infinity\"",
         f64::NEG_INFINITY => b"\"-Infinity\"",
