@@ -2,10 +2,8 @@
 //! whatever they are given. Only there when fuzzing.
 
 use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 use http::Version;
-
 use crate::body::Filter;
 use crate::body::json::{Edits, EditsConfig};
 use crate::cache::{Arrival, CDN_CACHE_CONTROL, Caller, Directives, Life, Rules};
@@ -18,6 +16,8 @@ use crate::server::{head, listener};
 use crate::store::resp;
 use crate::telemetry::metrics::traffic::Meter;
 use crate::types::path;
+use crate::body::grpc::{GrpcConfig, Transcoder};
+use crate::body::{Filter, Malformed};
 
 /// A head that is let in has one meaning: what is written to a server is let in again, with the same framing.
 pub fn request(data: &[u8]) {
@@ -200,4 +200,46 @@ pub fn config(text: &str) {
     let diagnostics = build.diagnostics();
     assert!(!failed || diagnostics.errors() > 0, "refused without a word");
     let _ = diagnostics.to_string();
+}
+
+/// What is JSON for a message is the same message when it is read again; an answer does not depend on how it is cut; and
+/// the other way, a message that is written as JSON is read again. The first byte says which way, and what is called.
+pub fn transcode(descriptors: &'static [u8], data: &[u8]) {
+    thread_local! { static TRANSCODER: std::cell::OnceCell<Transcoder> = const { std::cell::OnceCell::new() } }
+    let Some((way, data)) = data.split_first() else { return };
+    TRANSCODER.with(|cell| {
+        let transcoder = cell.get_or_init(|| {
+            let config: GrpcConfig = toml::from_str("descriptors = ''").expect("this is a configuration");
+            Transcoder::new(&config, descriptors, 1 << 16).expect("this is a descriptor set")
+        });
+        let echo = transcoder.find("POST", "/echo").expect("there is such a method");
+        let json = |frames: &[u8], size: usize| -> Result<Vec<u8>, Malformed> {
+            let (mut answer, mut out) = (echo.answer(None, None)?, Vec::new());
+            frames.chunks(size).try_for_each(|part| answer.push(part, &mut out))?;
+            answer.end(&mut out).map(|()| out)
+        };
+        match way % 3 {
+            0 => {
+                let Ok(frame) = echo.request(None, None, data) else { return };
+                let text = json(&frame, usize::MAX).expect("what was read can be written");
+                let again = echo.request(None, None, &text).expect("what was written can be read");
+                assert_eq!(json(&again, usize::MAX), Ok(text));
+            }
+            1 => {
+                let whole = json(data, usize::MAX);
+                assert_eq!(whole, json(data, 1 + usize::from(*way) / 3));
+                if let Ok(text) = whole {
+                    let again = echo.request(None, None, &text).expect("what was written can be read");
+                    assert_eq!(json(&again, usize::MAX), Ok(text));
+                }
+            }
+            _ => {
+                let Ok(target) = std::str::from_utf8(data) else { return };
+                let (path, query) = target.split_once('?').unwrap_or((target, ""));
+                if let Ok(call) = transcoder.find("GET", path) {
+                    let _ = call.request(Some(query), None, b"");
+                }
+            }
+        }
+    });
 }

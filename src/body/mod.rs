@@ -9,6 +9,7 @@ mod held;
 pub mod jq;
 pub mod json;
 mod parts;
+pub mod grpc;
 
 use std::borrow::Cow;
 use std::fmt;
