@@ -1,11 +1,9 @@
 //! What the fuzz targets of `fuzz/` run: parsers that meet the network or the file, each with what must hold
 //! whatever they are given. Only there when fuzzing.
 
-use std::sync::Arc;
-use bytes::{Bytes, BytesMut};
-use http::Version;
-use crate::body::Filter;
+use crate::body::grpc::{GrpcConfig, Transcoder};
 use crate::body::json::{Edits, EditsConfig};
+use crate::body::{Filter, Malformed};
 use crate::cache::{Arrival, CDN_CACHE_CONTROL, Caller, Directives, Life, Rules};
 use crate::facts::{Facts, Limits};
 use crate::gateway::Gateway;
@@ -16,8 +14,9 @@ use crate::server::{head, listener};
 use crate::store::resp;
 use crate::telemetry::metrics::traffic::Meter;
 use crate::types::path;
-use crate::body::grpc::{GrpcConfig, Transcoder};
-use crate::body::{Filter, Malformed};
+use bytes::{Bytes, BytesMut};
+use http::Version;
+use std::sync::Arc;
 
 /// A head that is let in has one meaning: what is written to a server is let in again, with the same framing.
 pub fn request(data: &[u8]) {

@@ -5,11 +5,11 @@
 
 mod answer;
 pub mod coding;
+pub mod grpc;
 mod held;
 pub mod jq;
 pub mod json;
 mod parts;
-pub mod grpc;
 
 use std::borrow::Cow;
 use std::fmt;
