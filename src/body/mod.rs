@@ -3,6 +3,9 @@
 //! A body is either held whole, within a cap, or goes through a [`Filter`] part by part, however it is cut. All of it may
 //! come from anybody: everything here takes bounded time and memory, and says of what it cannot read why, and where.
 
+mod tokens;
+pub mod xml;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -44,6 +47,22 @@ impl fmt::Display for Malformed {
 }
 
 impl std::error::Error for Malformed {}
+
+/// A mistake in the configuration of what is done with bodies, for the caller to report at its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The key in the configuration's table; `arrays[1]` is an element.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Mistake {
+    /// This is wrong, at that key.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
 
 /// How deep objects, arrays and elements may lie in each other, in whatever is read.
 pub const DEPTH: usize = 128;
