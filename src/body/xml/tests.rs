@@ -96,6 +96,8 @@ fn prefixes_are_dropped_where_it_is_asked_for() {
     let drop = r#"namespaces = "drop""#;
     let document = r#"<s:a xmlns:s="urn:s" xmlns="urn:d" s:id="1"><b/><s:b/></s:a>"#;
     assert_eq!(json(drop, document).unwrap(), r#"{"a":{"@id":"1","b":[null,null]}}"#);
+    let declares = json(drop, "<a xmlns:s='urn:s' s:xmlns='urn:d'/>").unwrap_err();
+    assert!(declares.what.contains("a declaration without its prefix"));
     let both = r#"<a xmlns:s="urn:s" s:id="1" id="2"/>"#;
     assert!(json("", both).is_ok());
     assert!(json(drop, both).unwrap_err().what.contains("`id` comes twice without its prefix"));
@@ -279,7 +281,7 @@ fn a_document_is_no_larger_than_the_limit() {
     assert!(limit(size).is_ok());
     let wrong = limit(size - 1).unwrap_err();
     assert!(wrong.what.starts_with("/a: the XML is larger than"), "{wrong}");
-    assert!(limit(100_000).unwrap_err().what.contains("n…/9"));
+    assert!(limit(100_000).unwrap_err().what.contains("n…/49"));
 }
 
 #[test]

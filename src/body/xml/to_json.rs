@@ -162,6 +162,10 @@ impl<'x, 'd> Writer<'x, 'd> {
             let name = self.name(node);
             match self.document.kind(node) {
                 Kind::Attribute if self.drops() && declared(self.document.name(node)).is_some() => continue,
+                Kind::Attribute if self.drops() && name == "xmlns" => {
+                    let what = "the attribute would be a declaration without its prefix";
+                    return Err(Malformed::new(self.document.at(node), what));
+                }
                 Kind::Attribute => {
                     content.attributes.push(node);
                     continue;
