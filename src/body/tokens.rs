@@ -143,12 +143,13 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(bytes).map_err(|error| Malformed::new(error.valid_up_to() as u64, "this is not UTF-8"))
 }
 
-/// As much of a name as a message shows.
-pub(super) fn short(name: &str) -> Cow<'_, str> {
-    match name.char_indices().nth(48) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &name[..end])),
-        None => Cow::Borrowed(name),
+/// As much of a name as a message shows, without control characters.
+pub(super) fn short(name: &str) -> String {
+    let mut shown: String = name.chars().take(48).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if name.chars().nth(48).is_some() {
+        shown.push('…');
     }
+    shown
 }
 
 /// Appends a text as a string of JSON.
@@ -389,6 +390,8 @@ mod tests {
         let b = a.items().nth(1).unwrap().members().next().unwrap().1;
         assert_eq!(b.items().nth(1).unwrap().wrong("no").what, "/a/1/b~1c~0/1: no");
         assert_eq!(json.root().wrong("no").what, "the whole JSON value: no");
+        assert_eq!(short("a\r\nb"), "a??b");
+        assert_eq!(short(&"é".repeat(50)), "é".repeat(48) + "…");
         let deep = format!("{}1{}", "{\"name\":".repeat(DEPTH), "}".repeat(DEPTH));
         let json = Json::read(deep.as_bytes()).unwrap();
         let mut inner = json.root();

@@ -134,10 +134,8 @@ fn decoded<'a>(bytes: &'a [u8], charset: &str) -> Result<Cow<'a, str>, Malformed
         "utf-16" | "utf-16be" if bytes.first() == Some(&0) => utf16(bytes, u16::from_be_bytes),
         "utf-16" => utf16(bytes, u16::from_le_bytes),
         other => {
-            let what = format!(
-                "the encoding `{}` is not read: UTF-8, UTF-16, US-ASCII and ISO-8859-1 are",
-                short(&other.replace(|c: char| c.is_control(), "?"))
-            );
+            let what =
+                format!("the encoding `{}` is not read: UTF-8, UTF-16, US-ASCII and ISO-8859-1 are", short(other));
             Err(Malformed::new(0, what))
         }
     }
