@@ -1,8 +1,10 @@
 //! What the fuzz targets of `fuzz/` run: parsers that meet the network or the file, each with what must hold
 //! whatever they are given. Only there when fuzzing.
 
+use crate::body::form::{Files, FormConfig};
 use crate::body::grpc::{GrpcConfig, Transcoder};
 use crate::body::json::{Edits, EditsConfig};
+use crate::body::xml::{Namespaces, Xml, XmlConfig};
 use crate::body::{Filter, Malformed};
 use crate::cache::{Arrival, CDN_CACHE_CONTROL, Caller, Directives, Life, Rules};
 use crate::facts::{Facts, Limits};
@@ -241,4 +243,69 @@ pub fn transcode(descriptors: &'static [u8], data: &[u8]) {
             }
         }
     });
+}
+
+/// What is read of XML survives the way to JSON and back, and takes no more room than is said.
+pub fn xml_to_json(data: &[u8]) {
+    for xml in &xmls() {
+        let Ok(json) = xml.to_json(data, None) else { continue };
+        assert!(json.len() <= 4 * data.len() + 64);
+        let read: Result<serde_json::Value, _> = serde_json::from_slice(&json);
+        // A number of any size is kept.
+        assert!(read.is_ok_and(|value| value.is_object()) || json.iter().any(u8::is_ascii_digit));
+        let again = xml.from_json(&json, usize::MAX).expect("the JSON came of XML");
+        assert_eq!(xml.to_json(&again, None).as_deref(), Ok(&*json), "{}", String::from_utf8_lossy(&again));
+    }
+}
+
+/// What is written of JSON is well-formed, and says the same once it went the same way again.
+pub fn json_to_xml(data: &[u8]) {
+    for xml in &xmls() {
+        let Ok(document) = xml.from_json(data, 1 << 20) else { continue };
+        assert!(document.len() <= 1 << 20);
+        match xml.to_json(&document, None) {
+            Ok(json) => {
+                let again = xml.from_json(&json, usize::MAX).expect("the JSON came of XML");
+                assert_eq!(xml.to_json(&again, None).as_deref(), Ok(&*json));
+            }
+            Err(wrong) => {
+                let known = wrong.what.contains("deeper than") || wrong.what.contains("without its prefix");
+                assert!(known, "{wrong}: {}", String::from_utf8_lossy(&document));
+            }
+        }
+    }
+}
+
+fn xmls() -> [Xml; 3] {
+    let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+    let plain = XmlConfig::default();
+    let ordered = XmlConfig {
+        ordered: true,
+        arrays: paths(&["**.a", "*.*.b"]),
+        numbers: paths(&["**.b", "**.@a"]),
+        booleans: paths(&["**.c"]),
+        ..XmlConfig::default()
+    };
+    let dropped = XmlConfig { namespaces: Namespaces::Drop, ..XmlConfig::default() };
+    [plain, ordered, dropped].map(|config| config.compile().expect("this is a configuration"))
+}
+
+/// Forms are read or refused, and what is read survives the way to JSON and back.
+pub fn form(data: &[u8]) {
+    let names = vec!["a".to_owned()];
+    let config = FormConfig { arrays: names.clone(), numbers: names, files: Files::Base64, ..FormConfig::default() };
+    let form = config.compile().expect("this is a configuration");
+    if let Ok(json) = form.to_json(data) {
+        assert!(json.len() <= 8 * data.len() + 64);
+        let again = form.from_json(&json, usize::MAX).expect("the JSON came of a form");
+        assert_eq!(form.to_json(&again).as_deref(), Ok(&*json));
+    }
+    if let Ok(written) = form.from_json(data, 1 << 20) {
+        assert!(written.len() <= 1 << 20);
+        // There may be too many fields.
+        let _ = form.to_json(&written);
+    }
+    if let Ok(json) = form.multipart_to_json(data, "multipart/form-data; boundary=b") {
+        assert!(json.len() <= 8 * data.len() + 64);
+    }
 }

@@ -5,11 +5,14 @@
 
 mod answer;
 pub mod coding;
+pub mod form;
 pub mod grpc;
 mod held;
 pub mod jq;
 pub mod json;
 mod parts;
+mod tokens;
+pub mod xml;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -59,6 +62,21 @@ impl std::error::Error for Malformed {}
 
 /// Bytes of a body that is held, where nothing else is said.
 pub const HELD: u64 = 1 << 20;
+/// A mistake in the configuration of what is done with bodies, for the caller to report at its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The key in the configuration's table; `arrays[1]` is an element.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Mistake {
+    /// This is wrong, at that key.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
 
 /// How deep objects, arrays and elements may lie in each other, in whatever is read.
 pub const DEPTH: usize = 128;
