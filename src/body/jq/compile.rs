@@ -5,11 +5,12 @@
 //! other without end would end the stack when they are freed. And nodes are counted, as there must be a second table of
 //! at least as many terms, each of which ends the run.
 
+use jaq_core::compile::{Compiler, Filter, Undefined};
 use jaq_core::load::lex::{Lexer, StrPart, Token};
 use jaq_core::load::parse::{BinaryOp, Def, Parser, Pattern, Term};
 use jaq_core::load::{Arena, File, Loader, span};
 use jaq_core::path::Part;
-use jaq_core::{Compiler, Filter, Lut, compile::Undefined};
+use jaq_core::{Bind, Lut, Native};
 
 use super::{Jq, natives};
 
@@ -17,6 +18,8 @@ use super::{Jq, natives};
 const DEFS: &str = include_str!("defs.jq");
 /// What the program is called among the definitions.
 const MAIN: &str = "__main";
+/// Which of the interpreter's own definitions are functions of ours. A definition would go before them.
+const REPLACED: [&str; 4] = ["true", "false", "delpaths", "join"];
 /// The longest program, in bytes.
 const LONGEST: usize = 64 << 10;
 /// How deep brackets may lie in each other.
@@ -26,7 +29,7 @@ const STACK: usize = 256 << 20;
 
 /// A program's terms, and as many that end the run.
 pub struct Tables {
-    pub filter: Filter<Jq>,
+    pub filter: Filter<Native<Jq>>,
     pub stop: Lut<Jq>,
 }
 
@@ -71,6 +74,16 @@ fn place(text: &str, at: usize) -> String {
 }
 
 fn tables(text: &str, variables: &[String]) -> Result<Tables, String> {
+    let (filter, terms) = build(text, variables, natives::all())?;
+    Ok(Tables { filter, stop: stop(terms)? })
+}
+
+/// The program with these functions, and the most terms that it has.
+fn build<F>(
+    text: &str,
+    variables: &[String],
+    functions: Vec<(&'static str, Box<[Bind]>, F)>,
+) -> Result<(Filter<F>, usize), String> {
     let main = parse(text)?;
     let arena = Arena::default();
     let mut walk = Walk { arena: &arena, text, scope: Vec::new(), depths: 0, wrong: Vec::new() };
@@ -79,9 +92,10 @@ fn tables(text: &str, variables: &[String]) -> Result<Tables, String> {
         return Err(wrong);
     }
     let own = jaq_core::load::parse(DEFS, |parser| parser.defs()).ok_or("the standard definitions cannot be read")?;
-    let standard: Vec<Def<&str>> = jaq_core::defs().chain(own).collect();
+    let core = jaq_core::defs().filter(|def| !REPLACED.contains(&def.name));
+    let standard: Vec<Def<&str>> = core.chain(own).collect();
     let mut names: Vec<(&str, usize)> = standard.iter().map(|def| (def.name, def.args.len())).collect();
-    names.extend(natives::all().iter().map(|(name, arguments, _)| (*name, arguments.len())));
+    names.extend(functions.iter().map(|(name, arguments, _)| (*name, arguments.len())));
     let terms = 2 * standard.iter().map(|def| 1 + count(&def.body)).sum::<usize>() + 2 * count(&main) + 64;
 
     let main = Def { name: MAIN, args: Vec::new(), body: main };
@@ -89,14 +103,14 @@ fn tables(text: &str, variables: &[String]) -> Result<Tables, String> {
     let modules = Loader::new(standard.into_iter().chain([main])).load(&arena, file);
     let modules = modules.map_err(|_| "the program cannot be read")?;
     let filter = Compiler::default()
-        .with_funs(natives::all())
+        .with_funs(functions)
         .with_global_vars(variables.iter().map(String::as_str))
         .compile(modules)
         .map_err(|errors| {
             let mut unknown = errors.into_iter().flat_map(|(_, errors)| errors);
             unknown.next().map_or_else(String::new, |(name, kind)| undefined(text, name, kind, &names, variables))
         })?;
-    Ok(Tables { filter, stop: stop(terms)? })
+    Ok((filter, terms))
 }
 
 /// A table of at least as many terms, each of which ends the run; as many functions as there are, which do too.
@@ -104,16 +118,20 @@ fn stop(terms: usize) -> Result<Lut<Jq>, String> {
     const STOP: &str = "__stop";
     let arena = Arena::default();
     let stops = (0..terms).map(|_| Def { name: MAIN, args: Vec::new(), body: Term::Call(STOP, Vec::new()) });
-    let modules = Loader::new(stops).load(&arena, File { code: MAIN, path: () }).map_err(|_| "no table to stop with")?;
+    let modules =
+        Loader::new(stops).load(&arena, File { code: MAIN, path: () }).map_err(|_| "no table to stop with")?;
     let functions = (0..=natives::all().len()).map(|_| (STOP, Box::default(), natives::stop()));
-    let filter: Filter<Jq> =
-        Compiler::<_, Jq>::default().with_funs(functions).compile(modules).map_err(|_| "no table to stop with")?;
+    let filter: Filter<Native<Jq>> =
+        Compiler::default().with_funs(functions).compile(modules).map_err(|_| "no table to stop with")?;
     Ok(filter.lut)
 }
 
 fn parse(text: &str) -> Result<Term<&str>, String> {
     let at = |part: &str| place(text, span(text, part).start);
     let tokens = Lexer::new(text).lex().map_err(|errors| match errors.into_iter().next() {
+        Some((expected, "")) => {
+            format!("{}: expected {} where the program ends", place(text, text.len()), expected.as_str())
+        }
         Some((expected, found)) => {
             let short: String = found.chars().take(20).collect();
             format!("{}: expected {}, but found {short:?}", at(found), expected.as_str())
@@ -134,13 +152,16 @@ fn undefined(text: &str, name: &str, kind: Undefined, names: &[(&str, usize)], v
     let inside = (text.as_ptr() as usize..=text.as_ptr() as usize + text.len()).contains(&(name.as_ptr() as usize));
     let at = if inside { format!("{}: ", place(text, span(text, name).start)) } else { String::new() };
     let near = |known: &mut dyn Iterator<Item = &str>| {
-        let known = known.filter(|known| !known.starts_with('_')).map(|known| (strsim::damerau_levenshtein(known, name), known));
+        let known = known
+            .filter(|known| !known.starts_with('_'))
+            .map(|known| (strsim::damerau_levenshtein(known, name), known));
         let (distance, near) = known.min()?;
         (distance <= 2).then(|| format!(", did you mean {near}?"))
     };
     match kind {
         Undefined::Filter(arity) => {
-            let mut arities: Vec<_> = names.iter().filter(|(known, _)| *known == name).map(|(_, arity)| *arity).collect();
+            let mut arities: Vec<_> =
+                names.iter().filter(|(known, _)| *known == name).map(|(_, arity)| *arity).collect();
             arities.sort_unstable();
             arities.dedup();
             if !arities.is_empty() {
@@ -148,8 +169,21 @@ fn undefined(text: &str, name: &str, kind: Undefined, names: &[(&str, usize)], v
                 return format!("{at}the function {name} takes {} arguments, not {arity}", arities.join(" or "));
             }
             const ABSENT: [&str; 15] = [
-                "input", "inputs", "env", "debug", "stderr", "halt", "halt_error", "now", "input_filename",
-                "input_line_number", "localtime", "strflocaltime", "get_search_list", "modulemeta", "builtins",
+                "input",
+                "inputs",
+                "env",
+                "debug",
+                "stderr",
+                "halt",
+                "halt_error",
+                "now",
+                "input_filename",
+                "input_line_number",
+                "localtime",
+                "strflocaltime",
+                "get_search_list",
+                "modulemeta",
+                "builtins",
             ];
             if ABSENT.contains(&name) {
                 return format!("{at}the function {name} is not there in the gateway");
@@ -224,9 +258,7 @@ impl<'a> Walk<'a> {
                 let (term, pattern) = (self.boxed(term), self.pattern(pattern));
                 Term::Fold(name, term, pattern, self.all(arguments))
             }
-            Term::TryCatch(tried, caught) => {
-                Term::TryCatch(self.boxed(tried), caught.map(|caught| self.boxed(caught)))
-            }
+            Term::TryCatch(tried, caught) => Term::TryCatch(self.boxed(tried), caught.map(|caught| self.boxed(caught))),
             Term::IfThenElse(cases, other) => Term::IfThenElse(
                 cases.into_iter().map(|(condition, then)| (self.term(condition), self.term(then))).collect(),
                 other.map(|other| self.boxed(other)),
@@ -244,7 +276,9 @@ impl<'a> Walk<'a> {
                 let parts = path.0.into_iter().map(|(part, opt)| {
                     let part = match part {
                         Part::Index(index) => Part::Index(self.term(index)),
-                        Part::Range(from, to) => Part::Range(from.map(|from| self.term(from)), to.map(|to| self.term(to))),
+                        Part::Range(from, to) => {
+                            Part::Range(from.map(|from| self.term(from)), to.map(|to| self.term(to)))
+                        }
                     };
                     (part, opt)
                 });
@@ -319,9 +353,7 @@ fn count(term: &Term<&str>) -> usize {
             1 + parts.iter().map(|part| 3 + of(part)).sum::<usize>()
         }
         Term::Arr(Some(term)) | Term::Neg(term) | Term::Label(_, term) => count(term),
-        Term::Obj(entries) => {
-            entries.iter().map(|(key, value)| 6 + count(key) + value.as_ref().map_or(0, count)).sum()
-        }
+        Term::Obj(entries) => entries.iter().map(|(key, value)| 6 + count(key) + value.as_ref().map_or(0, count)).sum(),
         Term::BinOp(left, op, right) => {
             let pattern = if let BinaryOp::Pipe(Some(pattern)) = op { count_pattern(pattern) } else { 0 };
             count(left) + pattern + count(right)
@@ -350,4 +382,14 @@ fn count_pattern(pattern: &Pattern<&str>) -> usize {
         Pattern::Arr(parts) => parts.iter().map(|part| 2 + count_pattern(part)).sum(),
         Pattern::Obj(entries) => entries.iter().map(|(key, value)| 2 + count(key) + count_pattern(value)).sum(),
     }
+}
+
+/// How many terms a program has, and how many the table has that ends it.
+#[cfg(test)]
+pub fn terms(text: &str) -> (usize, usize) {
+    let functions = natives::all().into_iter().map(|(name, arguments, _)| (name, arguments, ())).collect();
+    let (filter, most) = build(text, &[], functions).expect("this is a program");
+    let table = format!("{:?}", filter.lut);
+    let ids = table.split("TermId(").skip(1).filter_map(|rest| rest.split(')').next()?.parse::<usize>().ok());
+    (ids.max().map_or(0, |last| last + 1), most)
 }

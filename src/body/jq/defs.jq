@@ -14,7 +14,6 @@ def abs: if type == "number" and . < 0 then -. else . end;
 def toarray: if type == "array" then . else [.] end;
 def add(f): reduce f as $x (null; . + $x);
 def flatten: flatten(1e9);
-def transpose: [range([.[] | length] | max // 0) as $i | [.[][$i]]];
 def in(xs): . as $x | xs | has($x);
 def inside(xs): . as $x | xs | contains($x);
 def index($part): indices($part) | .[0];
@@ -28,6 +27,7 @@ def min_by(f): min_with(f);
 def max_by(f): max_with(f);
 def min: min_with(.);
 def max: max_with(.);
+def transpose: [range([.[] | length] | max // 0) as $i | [.[][$i]]];
 def keys: [keys_unsorted[]] | sort;
 
 def map_values(f): .[] |= f;
@@ -41,9 +41,9 @@ def from_entries: reduce .[] as $e ({};
         ($e | if type == "array" then .[1]
               else if has("value") then .value elif has("v") then .v elif has("Value") then .Value else .V end end) });
 def with_entries(f): to_entries | map(f) | from_entries;
-def leaf_paths: paths(scalars);
 def pick(f): . as $top | reduce path(f) as $p (null; setpath($p; $top | getpath($p)));
 def paths(f): path(..) as $p | select($p != []) | select(. as $top | $top | getpath($p) | f) | $p;
+def leaf_paths: paths(scalars);
 def combinations: if length == 0 then [] else .[0][] as $x | (.[1:] | combinations) as $rest | [$x] + $rest end;
 def combinations($n): . as $dot | [range($n)] | map($dot) | combinations;
 def IN(s): any(s == .; .);

@@ -28,7 +28,9 @@ pub fn all() -> Natives {
 
 /// The one that ends a run, whatever it is called for.
 pub fn stop() -> Native<Jq> {
-    Native::new(|_| stopped()).with_paths(|_| Box::new(std::iter::once(Err(Exn::halt(0))))).with_update(|_, _| stopped())
+    Native::new(|_| stopped())
+        .with_paths(|_| Box::new(std::iter::once(Err(Exn::halt(0)))))
+        .with_update(|_, _| stopped())
 }
 
 fn stopped<'a>() -> ValXs<'a, V> {
@@ -107,7 +109,9 @@ fn control() -> Natives {
             sorted(cv, |items| V::array(items.into_iter().map(|(_, item)| item).collect()))
         }),
         native("group_with", filter(), |cv| sorted(cv, group)),
-        native("min_with", filter(), |cv| sorted(cv, |items| Ok(items.into_iter().next().map_or(V::Null, |(_, item)| item)))),
+        native("min_with", filter(), |cv| {
+            sorted(cv, |items| Ok(items.into_iter().next().map_or(V::Null, |(_, item)| item)))
+        }),
         native("max_with", filter(), |cv| {
             sorted(cv, |items| Ok(items.into_iter().next_back().map_or(V::Null, |(_, item)| item)))
         }),
@@ -217,6 +221,9 @@ fn delete(value: V, paths: V) -> ValR {
 
 fn values() -> Natives {
     vec![
+        of_input!("null", |_| Ok(V::Null)),
+        of_input!("true", |_| Ok(V::Bool(true))),
+        of_input!("false", |_| Ok(V::Bool(false))),
         of_input!("type", |value| V::text(kind(&value))),
         of_input!("length", |value: V| {
             Ok(match &value {
@@ -318,10 +325,9 @@ fn contains(value: &V, part: &V) -> bool {
         (V::Arr(items), V::Arr(parts)) => {
             parts.items.iter().all(|part| items.items.iter().any(|item| contains(item, part)))
         }
-        (V::Obj(entries), V::Obj(parts)) => parts
-            .entries
-            .iter()
-            .all(|(key, part)| entries.entries.get(key).is_some_and(|value| contains(value, part))),
+        (V::Obj(entries), V::Obj(parts)) => {
+            parts.entries.iter().all(|(key, part)| entries.entries.get(key).is_some_and(|value| contains(value, part)))
+        }
         (value, part) => value == part,
     }
 }
@@ -500,7 +506,8 @@ fn formats() -> Natives {
         of_input!("to_base64", |value: V| V::text(STANDARD.encode(value.as_str()?.as_bytes()))),
         of_input!("from_base64", |value: V| {
             let text = value.as_str()?;
-            let bytes = STANDARD_LAX.decode(text.as_bytes()).map_err(|_| Error::str(format_args!("{value} is not base64")))?;
+            let bytes =
+                STANDARD_LAX.decode(text.as_bytes()).map_err(|_| Error::str(format_args!("{value} is not base64")))?;
             V::text(String::from_utf8(bytes).map_err(|_| Error::str("what is in the base64 is not UTF-8"))?)
         }),
     ]

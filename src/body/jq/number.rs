@@ -62,12 +62,7 @@ impl Num {
         }
     }
 
-    fn both(
-        &self,
-        other: &Self,
-        ints: impl Fn(i64, i64) -> Option<i64>,
-        floats: impl Fn(f64, f64) -> f64,
-    ) -> Self {
+    fn both(&self, other: &Self, ints: impl Fn(i64, i64) -> Option<i64>, floats: impl Fn(f64, f64) -> f64) -> Self {
         if let (Self::Int(one), Self::Int(two)) = (self, other)
             && let Some(int) = ints(*one, *two)
         {

@@ -71,7 +71,12 @@ pub fn matches(value: &V, pattern: &V, flags: &V, between: bool) -> ValR {
                     ("string", V::text(group.as_str())?),
                     ("name", name),
                 ]),
-                None => found([("offset", V::Num(Num::Int(-1))), ("length", V::int(0)), ("string", V::Null), ("name", name)]),
+                None => found([
+                    ("offset", V::Num(Num::Int(-1))),
+                    ("length", V::int(0)),
+                    ("string", V::Null),
+                    ("name", name),
+                ]),
             });
             meter::spend(16);
         }
@@ -135,5 +140,8 @@ fn compiled(pattern: &str, flags: &str) -> ValR<Compiled> {
             Err(error) => return Err(Error::str(format_args!("not a regular expression: {error}"))),
         }
     }
-    Err(Error::str(format_args!("not a regular expression: {}", refused.map(|error| error.to_string()).unwrap_or_default())))
+    Err(Error::str(format_args!(
+        "not a regular expression: {}",
+        refused.map(|error| error.to_string()).unwrap_or_default()
+    )))
 }

@@ -294,7 +294,9 @@ impl V {
                 meter::bytes(key.len() as u64);
                 object.entries.get(key).cloned()
             }
-            (Self::Arr(array), Self::Num(num)) => place(num, array.items.len()).and_then(|at| array.items.get(at)).cloned(),
+            (Self::Arr(array), Self::Num(num)) => {
+                place(num, array.items.len()).and_then(|at| array.items.get(at)).cloned()
+            }
             (Self::Arr(_), Self::Arr(_)) => Some(self.indices(index)?),
             (Self::Null | Self::Arr(_) | Self::Str(_), Self::Obj(range)) => {
                 let bound = |name: &str| range.entries.get(&name.to_owned());
