@@ -309,3 +309,26 @@ pub fn form(data: &[u8]) {
         assert!(json.len() <= 8 * data.len() + 64);
     }
 }
+
+/// Whatever the body, programs give JSON or say why not; what passes through them is read again as itself.
+pub fn jq_input(data: &[u8]) {
+    use crate::body::jq::{Bounds, Program};
+    thread_local! {
+        static PROGRAMS: [Program; 3] = [
+            ".",
+            "[.., (paths | tojson), (.. | strings | gsub(\"[a-z]+\"; \"x\")), (.. | tostring)] | sort | unique",
+            "walk(if type == \"object\" then with_entries(.value |= [.]) else . end)",
+        ]
+        .map(|text| Program::compile(text, &[]).expect("this is a program"));
+    }
+    let bounds = Bounds { steps: 100_000, output: 1 << 20, value: 1 << 20 };
+    PROGRAMS.with(|programs| {
+        for program in programs {
+            if let Ok(output) = program.run(data, &[], &bounds) {
+                assert!(output.len() <= bounds.output);
+                let free = Bounds { steps: 10_000_000, output: 16 << 20, value: 64 << 20 };
+                assert_eq!(programs[0].run(&output, &[], &free).as_ref(), Ok(&output));
+            }
+        }
+    });
+}

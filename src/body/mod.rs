@@ -9,6 +9,7 @@ pub mod form;
 pub mod grpc;
 mod held;
 pub mod jq;
+pub mod jq;
 pub mod json;
 mod parts;
 mod tokens;
