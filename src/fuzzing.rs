@@ -1,6 +1,11 @@
 //! What the fuzz targets of `fuzz/` run: parsers that meet the network or the file, each with what must hold
 //! whatever they are given. Only there when fuzzing.
 
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::Version;
+
 use crate::body::form::{Files, FormConfig};
 use crate::body::grpc::{GrpcConfig, Transcoder};
 use crate::body::json::{Edits, EditsConfig};
@@ -16,9 +21,6 @@ use crate::server::{head, listener};
 use crate::store::resp;
 use crate::telemetry::metrics::traffic::Meter;
 use crate::types::path;
-use bytes::{Bytes, BytesMut};
-use http::Version;
-use std::sync::Arc;
 
 /// A head that is let in has one meaning: what is written to a server is let in again, with the same framing.
 pub fn request(data: &[u8]) {

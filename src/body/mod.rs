@@ -9,7 +9,6 @@ pub mod form;
 pub mod grpc;
 mod held;
 pub mod jq;
-pub mod jq;
 pub mod json;
 mod parts;
 mod tokens;

@@ -369,7 +369,7 @@ fn compose(aggregate: &Aggregate, parts: &Parts) -> Result<Bytes, Reply> {
     match &aggregate.compose {
         Compose::Names => Ok(by_name().into()),
         Compose::Jq(program) => {
-            let made = program.run(&by_name(), &Bounds::default());
+            let made = program.run(&by_name(), &[], &Bounds::default());
             made.map(Bytes::from).map_err(|error| refusal(format!("`compose` failed: {error}")))
         }
         Compose::Merge => {
