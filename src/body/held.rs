@@ -58,6 +58,11 @@ impl Held {
         self.content_type.as_ref()
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.raw.is_empty()
+    }
+
     /// Its content, without content coding.
     ///
     /// # Errors

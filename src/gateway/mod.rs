@@ -371,6 +371,7 @@ impl Routes<'_> {
             zones: self.zones,
             stores: self.stores,
             authenticated: false,
+            cached: false,
         };
 
         for (i, bundle) in config.r#use.iter().enumerate() {

@@ -117,6 +117,7 @@ pub fn policies<'t>(
         zones: gateway.zones(),
         stores: gateway.stores(),
         authenticated: false,
+        cached: false,
     };
     let _ = Chain::compile(&nodes, &scope, &Meter::default(), build);
     let merged = |key: &&'static str| {

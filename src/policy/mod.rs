@@ -104,6 +104,8 @@ pub struct Scope<'r> {
     pub stores: &'r Stores,
     /// Whether the route has `auth`, so that whoever comes by it is known. [`Chain::compile`] finds it out.
     pub authenticated: bool,
+    /// Whether the route has `cache`. [`Chain::compile`] finds it out.
+    pub cached: bool,
 }
 
 impl<'r> Scope<'r> {
@@ -215,6 +217,7 @@ mod response;
 mod retry;
 mod terms;
 mod timeout;
+mod transform;
 mod validate;
 mod when;
 
@@ -272,7 +275,11 @@ impl Chain {
     pub fn compile(layers: &[&Node], scope: &Scope<'_>, meter: &Meter, build: &mut Build<'_>) -> Option<Self> {
         let mut steps = Vec::new();
         let mut whole = true;
-        let scope = &Scope { authenticated: effective("auth", layers).is_some(), ..*scope };
+        let scope = &Scope {
+            authenticated: effective("auth", layers).is_some(),
+            cached: effective("cache", layers).is_some(),
+            ..*scope
+        };
         for key in KEYS {
             let Some(node) = effective(key, layers) else { continue };
             let owner = owner(key, layers, scope);

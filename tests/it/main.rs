@@ -46,8 +46,10 @@ mod split;
 mod stores;
 mod systemd;
 mod timeouts;
+
 mod tls;
 mod traces;
+mod transform;
 mod upgrade;
 mod upstreams;
 mod validate;

@@ -21,6 +21,7 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
         zones: &zones,
         stores: &stores,
         authenticated: false,
+        cached: false,
     };
     let mut policy = RateLimit::compile(config, &scope, &mut build).unwrap();
     policy.limits.iter_mut().for_each(|limit| limit.counts = Arc::new(Counts::new(clock.clone())));

@@ -14,7 +14,9 @@ use pingora_http::RequestHeader;
 use serde::Deserialize;
 
 use super::edits::{Edits, EditsConfig};
-use super::{Policy, Scope, Verdict};
+use super::transform::{Side, Transform, TransformConfig};
+use super::{Policy, Scope, Terms, Verdict};
+use crate::body::Held;
 use crate::build::Build;
 use crate::facts::{Facts, Values};
 use crate::reply::Reply;
@@ -29,6 +31,7 @@ pub struct Config {
     host: Option<String>,
     headers: EditsConfig,
     query: QueryConfig,
+    body: Option<TransformConfig>,
 }
 
 #[derive(Deserialize, Default)]
@@ -45,6 +48,7 @@ pub struct Request {
     edits: Edits,
     set: Vec<(Box<str>, Template)>,
     remove: Vec<Box<str>>,
+    body: Option<Transform>,
 }
 
 impl Policy for Request {
@@ -69,7 +73,17 @@ impl Policy for Request {
             }
         }
         let remove = config.query.remove.iter().map(|name| name.as_str().into()).collect();
-        (build.errors() == before).then_some(Self { path, host, edits: edits?, set, remove })
+        let body = config.body.as_ref();
+        let body = body.map(|body| build.within("body", |build| Transform::compile(body, Side::Request, scope, build)));
+        (build.errors() == before).then_some(Self { path, host, edits: edits?, set, remove, body: body.flatten() })
+    }
+
+    fn settle(&self, terms: &mut Terms) {
+        terms.holds_body |= self.body.is_some();
+    }
+
+    fn body(&self, body: &mut Held, request: &RequestHeader, facts: &mut Facts) -> Verdict {
+        self.body.as_ref().map_or(Ok(()), |transform| transform.request(body, request, facts))
     }
 
     fn upstream(&self, head: &mut RequestHeader, request: &RequestHeader, facts: &Facts) -> Verdict {
