@@ -103,6 +103,11 @@ impl Conn {
         self.budget = Budget::Unlimited;
     }
 
+    /// A body follows that is framed like this, for the head was read elsewhere.
+    pub fn expect(&mut self, body: Framing) {
+        self.budget = Budget::framed(body);
+    }
+
     /// Waits for the next request's head and judges it.
     pub async fn next(&mut self) -> Next {
         self.budget = Budget::Length(0);
@@ -283,8 +288,11 @@ fn too_large(read: &[u8], max_uri: usize) -> Refused {
 
 impl Budget {
     fn of(head: &Head) -> Self {
-        match head.body {
-            _ if head.upgrade => Self::Unlimited,
+        if head.upgrade { Self::Unlimited } else { Self::framed(head.body) }
+    }
+
+    fn framed(body: Framing) -> Self {
+        match body {
             Framing::None | Framing::UntilClose => Self::Length(0),
             Framing::Length(length) => Self::Length(length),
             Framing::Chunked => Self::Chunked(Box::default()),

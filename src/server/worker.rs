@@ -224,9 +224,10 @@ pub(super) fn long_way<A>(app: Arc<A>, watch: watch::Receiver<bool>) -> LongWay
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    Arc::new(move |stream, connection, head| {
+    Arc::new(move |stream, connection, head, body| {
         let (app, watch) = (app.clone(), watch.clone());
-        let conn = Box::new(Conn::new(Transport::Within(stream), false, connection));
+        let mut conn = Box::new(Conn::new(Transport::Within(stream), false, connection));
+        conn.expect(body);
         tokio::spawn(async move { app.process_new_http(session(conn, head), &watch).await.is_some() });
     })
 }

@@ -48,7 +48,7 @@ impl Direct {
         let (here, there) = tokio::io::duplex(WITHIN);
         let mut head = Vec::new();
         write_request(exchange.request, exchange.upload.framing, &mut head);
-        (self.long_way)(there, connection, BytesMut::from(&head[..]));
+        (self.long_way)(there, connection, BytesMut::from(&head[..]), exchange.upload.framing);
         Ok(exchange.listen(&mut Server::within(here), ctx).await?)
     }
 }

@@ -56,9 +56,9 @@ pub struct Direct {
     mirrors: Arc<Mirrors>,
 }
 
-/// Serves a request of the gateway's own by Pingora, at a stream within the gateway: the connection that it comes by,
-/// and its head.
-pub type LongWay = Arc<dyn Fn(DuplexStream, Arc<Connection>, BytesMut) + Send + Sync>;
+/// Serves a request of the gateway's own by Pingora, at a stream within the gateway: the connection that it comes by, its
+/// head, and how the body is framed that follows.
+pub type LongWay = Arc<dyn Fn(DuplexStream, Arc<Connection>, BytesMut, Framing) + Send + Sync>;
 
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
