@@ -39,6 +39,7 @@ mod rehearsal;
 mod reload;
 mod resilience;
 mod routing;
+mod schema_suite;
 mod selftest;
 mod split;
 mod stores;
