@@ -3,6 +3,8 @@
 //! A body is either held whole, within a cap, or goes through a [`Filter`] part by part, however it is cut. All of it may
 //! come from anybody: everything here takes bounded time and memory, and says of what it cannot read why, and where.
 
+pub mod openapi;
+pub mod parameter;
 pub mod schema;
 
 use std::borrow::Cow;

@@ -16,6 +16,8 @@ use super::{json, yaml};
 const MOST_BYTES: u64 = 16 << 20;
 /// Files that may be read for one schema.
 const MOST_FILES: usize = 256;
+/// The name of what is held and is no file.
+const INLINE: &str = ".inline";
 /// What the names of the files in the folder begin with, as URIs.
 const SCHEME: &str = "folder:///";
 
@@ -75,9 +77,51 @@ impl Folder {
         Ok(document)
     }
 
+    /// Holds a document that is no file, which others of the folder may refer to by the name that this gives.
+    pub fn hold(&self, document: Value) -> &'static str {
+        self.0.read.lock().insert(INLINE.to_owned(), Arc::new(document));
+        INLINE
+    }
+
+    /// The file, and the JSON pointer in it, that a reference in another file of the folder means.
+    ///
+    /// # Errors
+    /// It is elsewhere, or no JSON pointer.
+    pub fn target(&self, file: &str, reference: &str) -> Result<(String, String), String> {
+        let (uri, fragment) = reference.split_once('#').unwrap_or((reference, ""));
+        let decode =
+            |text: &str| percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).unwrap_or_default();
+        let pointer = decode(fragment);
+        if !(pointer.is_empty() || pointer.starts_with('/')) {
+            return Err(format!("`{reference}` has no JSON pointer behind its `#`"));
+        }
+        let name = match uri {
+            "" => file.to_owned(),
+            uri if uri.contains("://") => {
+                self.name(uri).ok_or_else(|| format!("`{uri}` is not in the folder, and nothing is fetched"))?
+            }
+            path => {
+                let mut segments: Vec<&str> = file.split('/').collect();
+                segments.pop();
+                let path = decode(path);
+                for segment in path.split('/') {
+                    match segment {
+                        "." => {}
+                        ".." if segments.pop().is_some() => {}
+                        ".." => return Err(format!("`{uri}` is not in the folder")),
+                        segment => segments.push(segment),
+                    }
+                }
+                segments.join("/")
+            }
+        };
+        Ok((name, pointer))
+    }
+
     /// The files that were read so far.
     pub fn files(&self) -> Vec<PathBuf> {
-        self.0.read.lock().keys().map(|name| self.0.path.join(name)).collect()
+        let read = self.0.read.lock();
+        read.keys().filter(|name| *name != INLINE).map(|name| self.0.path.join(name)).collect()
     }
 
     /// The document that has this absolute `$id` is in the folder: what it refers to by URIs beside its own is too.
