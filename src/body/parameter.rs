@@ -93,6 +93,11 @@ impl Parameter {
         &self.name
     }
 
+    /// Whether it is in a header field.
+    pub fn is_header(&self) -> bool {
+        matches!(self.place, Place::Header(_))
+    }
+
     /// What is wrong with it in a request: at most `most` things.
     ///
     /// # Errors

@@ -297,6 +297,8 @@ fn policies_of(
     let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
     let scope = Scope {
         captures,
+        pattern: "",
+        methods: &[],
         route: "",
         layers: &names,
         owner: "",

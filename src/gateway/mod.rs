@@ -352,6 +352,8 @@ impl Routes<'_> {
         let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
         let scope = Scope {
             captures: &captures,
+            pattern: config.matches.path.as_deref().unwrap_or("/**"),
+            methods: &config.matches.methods,
             route: &name,
             layers: &names,
             owner: "",

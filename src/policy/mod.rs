@@ -65,6 +65,10 @@ pub type Verdict = Result<(), Reply>;
 pub struct Scope<'r> {
     /// The names of the captures of the route's path, by position.
     pub captures: &'r [Box<str>],
+    /// The pattern of the route's path.
+    pub pattern: &'r str,
+    /// The methods that the route takes; none for all.
+    pub methods: &'r [String],
     /// The route's name.
     pub route: &'r str,
     /// The names of the layers that its policies are merged from: `route`, `policy.NAME`, `defaults`.

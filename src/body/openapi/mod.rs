@@ -40,11 +40,14 @@ pub struct Operation {
     pub path: String,
     /// The names of the security schemes that it may be asked with, one of these sets.
     pub security: Vec<Vec<String>>,
+    /// What its requests must be like.
+    pub rules: Arc<Rules>,
     item: Cursor,
     operation: Cursor,
 }
 
 /// What a request of an operation must be like.
+#[derive(Default)]
 pub struct Rules {
     /// Its parameters. The position of one in the path is that among the template's.
     pub parameters: Vec<Parameter>,
@@ -57,7 +60,7 @@ pub struct BodyRules {
     /// Whether there must be one.
     pub required: bool,
     /// The content types that it may have, each with its schema where it is JSON.
-    pub contents: Vec<(String, Option<Schema>)>,
+    pub contents: Vec<(String, Option<Arc<Schema>>)>,
 }
 
 /// A place in one of the files.
@@ -99,9 +102,14 @@ impl Document {
         let bases = bases(&root);
         let mut document = Self { folder, name: name.to_owned(), bases, operations: Vec::new() };
         document.operations(&root, &mut found);
-        for operation in &document.operations {
-            if let Err(mistakes) = document.rules(operation) {
-                found.extend(mistakes.into_iter().filter(|mistake| !found.contains(mistake)).collect::<Vec<_>>());
+        for i in 0..document.operations.len() {
+            match document.rules(&document.operations[i]) {
+                Ok(rules) => document.operations[i].rules = Arc::new(rules),
+                Err(mistakes) => mistakes.into_iter().for_each(|mistake| {
+                    if !found.contains(&mistake) {
+                        found.push(mistake);
+                    }
+                }),
             }
         }
         if found.is_empty() { Ok(document) } else { Err(found) }
@@ -130,11 +138,7 @@ impl Document {
         Some(scheme.follow(&self.folder).ok()?.value().clone())
     }
 
-    /// Compiles what the requests of an operation must be like.
-    ///
-    /// # Errors
-    /// Every mistake that was found, with its place.
-    pub fn rules(&self, operation: &Operation) -> Result<Rules, Vec<String>> {
+    fn rules(&self, operation: &Operation) -> Result<Rules, Vec<String>> {
         let mut found = Vec::new();
         let mut parameters = Vec::new();
         let mut seen = BTreeSet::new();
@@ -193,6 +197,7 @@ impl Document {
                     method: method.to_ascii_uppercase().parse().unwrap_or(Method::GET),
                     path: path.clone(),
                     security: operation.get("security").map_or_else(|| general.clone(), |own| security_of(&own)),
+                    rules: Arc::default(),
                     item: item.clone(),
                     operation,
                 });
@@ -271,7 +276,7 @@ impl Document {
         for media in cursor.get("content").into_iter().flat_map(|content| content.members()) {
             let kind = media.key().split(';').next().unwrap_or("").trim().to_ascii_lowercase();
             let schema = match media.get("schema").filter(|_| is_json(&kind)) {
-                Some(schema) => Some(self.schema(&schema)?),
+                Some(schema) => Some(Arc::new(self.schema(&schema)?)),
                 None => None,
             };
             contents.push((kind, schema));

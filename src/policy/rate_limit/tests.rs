@@ -13,6 +13,8 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let stores = crate::store::Stores::default();
     let scope = Scope {
         captures: &[],
+        pattern: "/",
+        methods: &[],
         route: "a route",
         layers: &[],
         owner: "here",
