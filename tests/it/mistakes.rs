@@ -44,7 +44,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[[route]]\nmatch = \"/{id}\"\nupstream = \"o\"\nvalidate = { path = { ip = {} } }",
-        &["there is no capture `ip`", "did you mean `id`?", ":8:27"],
+        &["there is no capture `ip`", "did you mean `id`?", ":8:28"],
     ),
     (
         "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { headers = { \"a b\" = {} } }",
@@ -808,6 +808,6 @@ fn what_an_openapi_document_lacks_or_has_wrong_is_said() {
         ),
     ] {
         let said = with(document, validate);
-        assert!(said.contains(words) && said.contains(":8:"), "{said}");
+        assert!(said.contains(words) && said.contains(":9:"), "{said}");
     }
 }
