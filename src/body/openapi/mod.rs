@@ -1,7 +1,7 @@
 //! OpenAPI documents of the versions 3.0 and 3.1, in YAML or JSON: what the requests of their operations may be like.
 //!
 //! - `$ref` may be local or name files in the folder of the document; nothing is fetched.
-//! - Schemas are JSON Schema 2020-12. Those of 3.0 are translated: see [`dialect`].
+//! - Schemas are JSON Schema 2020-12. Those of 3.0 are translated.
 //! - What is `readOnly` need not be in a request, even if it is `required`.
 //! - Parameters of all places and styles but `matrix` and `label` are known. The header parameters `Accept`, `Content-Type`
 //!   and `Authorization` say nothing, as the specification has it.
