@@ -11,7 +11,7 @@ test: parts
 	cargo test --locked
 
 # Real servers and clients for the drills.
-parts: tests/parts/.venv/complete tests/parts/node_modules/.complete cargo-deb
+parts: tests/parts/.venv/complete tests/parts/node_modules/.complete tests/parts/.json-schema/complete cargo-deb
 
 # Debian's packages, where they are missing.
 packages:
@@ -30,6 +30,15 @@ packages:
 tests/parts/.venv/complete: tests/parts/requirements.txt | packages
 	python3 -m venv --clear tests/parts/.venv
 	tests/parts/.venv/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+# The JSON Schema Test Suite, which the source of Python's jsonschema brings. Its build tools come with it; it is not built.
+tests/parts/.json-schema/complete: Makefile | packages
+	rm -rf tests/parts/.json-schema && mkdir -p tests/parts/.json-schema
+	python3 -m pip download -q --disable-pip-version-check --no-deps --no-binary jsonschema -d tests/parts/.json-schema \
+		jsonschema==4.26.0
+	tar -xzf tests/parts/.json-schema/jsonschema-4.26.0.tar.gz -C tests/parts/.json-schema --strip-components=2 \
+		jsonschema-4.26.0/json
 	touch $@
 
 # npm's packages, as the lock file has them; none of their scripts is run.

@@ -36,8 +36,32 @@ pub struct Problem {
     pub title: &'static str,
     /// This occurrence in words, for the client.
     pub detail: Cow<'static, str>,
+    /// What is wrong with the request, one by one: the document's `errors`.
+    pub faults: Vec<Fault>,
     /// The cause, for the operator's log.
     pub cause: Option<Cow<'static, str>>,
+}
+
+/// One thing that is wrong with a request, as in the example of RFC 9457, section 3.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Fault {
+    /// Where it is.
+    #[serde(flatten)]
+    pub at: At,
+    /// What is wrong there, for the client.
+    pub detail: String,
+}
+
+/// Where something is wrong in a request.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum At {
+    /// In the body: a JSON pointer in a URI fragment.
+    Pointer(String),
+    /// In a parameter of the path, the query or the cookies.
+    Parameter(String),
+    /// In a header field.
+    Header(String),
 }
 
 macro_rules! problems {
@@ -54,6 +78,8 @@ macro_rules! problems {
 problems! {
     /// 400: the request cannot be understood, or can be understood in two ways.
     bad_request = BAD_REQUEST, "bad-request", "The request is malformed";
+    /// 400: parameters or the body are not as the route wants them.
+    invalid_request = BAD_REQUEST, "invalid-request", "The request is not as it must be";
     /// 401: nobody knows who asks.
     unauthorized = UNAUTHORIZED, "unauthorized", "The request needs a valid credential";
     /// 403: a policy does not allow it.
@@ -166,6 +192,14 @@ impl Reply {
         self
     }
 
+    /// Adds what is wrong with the request, one by one.
+    pub fn listing(mut self, faults: Vec<Fault>) -> Self {
+        if let Some(problem) = &mut self.problem {
+            Arc::make_mut(problem).faults = faults;
+        }
+        self
+    }
+
     /// Ends the connection with this answer.
     pub fn closing(mut self) -> Self {
         self.close = true;
@@ -220,7 +254,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
-            problem: Some(Arc::new(Problem { kind, title, detail, cause: None })),
+            problem: Some(Arc::new(Problem { kind, title, detail, faults: Vec::new(), cause: None })),
             close: false,
         }
     }
@@ -235,11 +269,19 @@ impl Problem {
             title: &'static str,
             status: u16,
             detail: &'p str,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            errors: &'p [Fault],
         }
         fn urn<S: Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
             serializer.collect_str(&format_args!("urn:portcullis:problem:{kind}"))
         }
-        let document = Document { kind: self.kind, title: self.title, status: status.as_u16(), detail: &self.detail };
+        let document = Document {
+            kind: self.kind,
+            title: self.title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            errors: &self.faults,
+        };
         serde_json::to_vec(&document).unwrap_or_default()
     }
 }
@@ -290,6 +332,18 @@ mod tests {
         assert_eq!(json["type"], "urn:portcullis:problem:no-route");
         assert_eq!(json["status"], 404);
         assert!(!json.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_listed() {
+        let fault = |at: At, detail: &str| Fault { at, detail: detail.to_owned() };
+        let faults = vec![fault(At::Pointer("#/a".into()), "is missing"), fault(At::Parameter("p".into()), "is long")];
+        let (_, body) = Reply::invalid_request("two").listing(faults).render(false);
+        let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let expected = serde_json::json!([
+            { "pointer": "#/a", "detail": "is missing" }, { "parameter": "p", "detail": "is long" }
+        ]);
+        assert_eq!(json["errors"], expected);
     }
 
     #[test]

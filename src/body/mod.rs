@@ -10,7 +10,10 @@ pub mod grpc;
 mod held;
 pub mod jq;
 pub mod json;
+pub mod openapi;
+pub mod parameter;
 mod parts;
+pub mod schema;
 mod tokens;
 pub mod xml;
 

@@ -31,6 +31,7 @@ mod pem;
 mod tree;
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,13 +52,23 @@ pub struct Build<'t> {
     files: Vec<PathBuf>,
     previous: Option<&'t Keep>,
     kept: Keep,
+    shared: HashMap<String, Arc<dyn Any + Send + Sync>>,
 }
 
 impl<'t> Build<'t> {
     /// Starts at the root of a tree.
     pub fn new(sources: &'t Sources, root: &'t Node) -> Self {
         let (found, hidden, files) = (Vec::new(), Vec::new(), Vec::new());
-        Self { sources, at: vec![root], found, hidden, files, previous: None, kept: Keep::default() }
+        Self {
+            sources,
+            at: vec![root],
+            found,
+            hidden,
+            files,
+            previous: None,
+            kept: Keep::default(),
+            shared: HashMap::new(),
+        }
     }
 
     /// Takes over what can be kept of the configuration before.
@@ -84,11 +95,13 @@ impl<'t> Build<'t> {
     pub fn within_detached<T>(&mut self, node: &Node, work: impl FnOnce(&mut Build<'_>) -> T) -> T {
         let mut inner = Build::new(self.sources, node).over(self.previous);
         inner.kept = std::mem::take(&mut self.kept);
+        inner.shared = std::mem::take(&mut self.shared);
         let result = work(&mut inner);
         self.found.append(&mut inner.found);
         self.hidden.append(&mut inner.hidden);
         self.files.append(&mut inner.files);
         self.kept = inner.kept;
+        self.shared = inner.shared;
         result
     }
 
@@ -230,12 +243,27 @@ impl<'t> Build<'t> {
         Some(thing)
     }
 
+    /// A thing that several parts of one configuration use: made once, by whichever comes first.
+    pub fn once<T: Any + Send + Sync>(&mut self, name: &str, make: impl FnOnce(&mut Self) -> T) -> Arc<T> {
+        if let Some(Ok(thing)) = self.shared.get(name).map(|thing| thing.clone().downcast()) {
+            return thing;
+        }
+        let thing = Arc::new(make(self));
+        self.shared.insert(name.to_owned(), thing.clone());
+        thing
+    }
+
     /// What the next configuration can keep.
     pub fn kept(&mut self) -> Keep {
         std::mem::take(&mut self.kept)
     }
 
-    /// The files whose contents count in fingerprints.
+    /// What these files say is part of the configuration.
+    pub fn watch(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        self.files.extend(files);
+    }
+
+    /// The files whose contents are part of the configuration.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }

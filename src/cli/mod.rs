@@ -2,6 +2,7 @@
 
 mod demo;
 mod explain;
+mod import;
 mod key;
 mod logger;
 mod notify;
@@ -80,6 +81,8 @@ enum Command {
     },
     /// Say what the gateway would do with a request, and why.
     Explain(explain::Arguments),
+    /// Write a configuration from an OpenAPI document: a route for each of its operations.
+    Import(import::Arguments),
     /// Keys of consumers, for [auth.NAME] with api_key or basic.
     Key {
         #[command(subcommand)]
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Check { file } => check(&file),
         Command::Test { file } => test::command(&file),
         Command::Explain(arguments) => explain::command(arguments),
+        Command::Import(arguments) => import::command(&arguments),
         Command::Key { what: Key::New } => key::new(),
         Command::Demo => demo::run(),
     };

@@ -364,6 +364,8 @@ impl Routes<'_> {
         let scope = Scope {
             captures: &captures,
             parts: &[],
+            pattern: config.matches.path.as_deref().unwrap_or("/**"),
+            methods: &config.matches.methods,
             route: &name,
             layers: &names,
             owner: "",

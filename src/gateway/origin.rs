@@ -110,6 +110,8 @@ pub fn policies<'t>(
     let scope = Scope {
         captures,
         parts: &[],
+        pattern: "",
+        methods: &[],
         route: "",
         layers: &names,
         owner: "",

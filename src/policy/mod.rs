@@ -89,6 +89,10 @@ pub struct Scope<'r> {
     pub captures: &'r [Box<str>],
     /// The names of the parts of the aggregate that the policy's request is one of.
     pub parts: &'r [Box<str>],
+    /// The pattern of the route's path.
+    pub pattern: &'r str,
+    /// The methods that the route takes; none for all.
+    pub methods: &'r [String],
     /// The route's name.
     pub route: &'r str,
     /// The names of the layers that its policies are merged from: `route`, `policy.NAME`, `defaults`.
@@ -352,10 +356,12 @@ impl Chain {
     /// Takes the body of the request, which is held whole, through the policies.
     pub fn body(&self, body: &mut Held, request: &RequestHeader, facts: &mut Facts) -> Verdict {
         for (step, counts) in &self.steps {
-            if let Err(reply) = step.body(body, request, facts) {
-                account(step.key(), counts, &Err(reply.clone()), None, facts);
-                return Err(reply);
+            let shadowed = facts.shadowed;
+            let verdict = step.body(body, request, facts);
+            if verdict.is_err() || facts.shadowed != shadowed {
+                account(step.key(), counts, &verdict, None, facts);
             }
+            verdict?;
         }
         Ok(())
     }

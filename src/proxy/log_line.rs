@@ -64,7 +64,7 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
 
 fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, (duration, own): (Duration, Duration), ctx: &Ctx) {
     let Some(log) = &ctx.gateway.access_log else { return };
-    let explained = carried.broke || facts.stopped_by.is_some();
+    let explained = carried.broke || facts.stopped_by.is_some() || facts.shadowed.is_some();
     let cause = facts.cause.as_deref().filter(|_| explained).unwrap_or("");
     log.write(&Line {
         time: None,

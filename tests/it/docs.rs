@@ -104,6 +104,10 @@ fn folder() -> tempfile::TempDir {
     write("acme.hmac", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n");
     fs::create_dir(dir.path().join("apis")).unwrap();
     write("apis/users.toml", "[[route]]\nmatch = \"/users/**\"\nrespond = {}\n");
+    write(
+        "users.yaml",
+        "openapi: 3.1.0\nservers: [{ url: /v1 }]\npaths: { '/users/{id}': { get: { operationId: getUser } } }\n",
+    );
     dir
 }
 

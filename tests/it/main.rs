@@ -41,6 +41,7 @@ mod rehearsal;
 mod reload;
 mod resilience;
 mod routing;
+mod schema_suite;
 mod selftest;
 mod split;
 mod stores;

@@ -9,11 +9,51 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[[route]]\nmatch = \"/\"\nupstream = \"oo\"", &["there is no upstream `oo`", "did you mean `o`?", ":7:12"]),
     ("[[route]]\nmatch = \"/\"", &["the route leads nowhere"]),
     ("[defaults]\nvalidate = { max_body = 10 }", &["expected a size with its unit", ":6:25"]),
+    ("[defaults]\nvalidate = {}", &["`validate` says nothing"]),
     (
-        "[defaults]\nvalidate = { max_body = \"1KiB\", openapi = \"u.yaml\" }",
-        &["not available in this version", ":6:43"],
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { openapi = \"u.yaml\" }",
+        &["cannot read", "u.yaml", ":8:24"],
     ),
-    ("[defaults]\nvalidate = {}", &["`max_body` is missing here"]),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { openapi = { fiel = \"u.yaml\" } }",
+        &["expected the name of a file, or { file", ":8:24"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { body = { type = \"objekt\" } }",
+        &["the schema is wrong: at /type: ", ":8:21", "1 error"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { query = { page = { type = \"nteger\" } } }",
+        &["the schema is wrong: at /type: ", ":8:31", "1 error"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { query = { page = { minimun = 1 } } }",
+        &["`minimun` is no keyword", "did you mean `minimum`?", ":8:43"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { query = { q = { pattern = \"(?=a)\" } } }",
+        &["at /pattern: ", "no look-around", ":8:28"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { query = { q = { \"$ref\" = \"https://x.test/q\" } } }",
+        &["nothing is fetched", ":8:28"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { query = { page = 1 } }",
+        &["expected a schema", ":8:31"],
+    ),
+    (
+        "[[route]]\nmatch = \"/{id}\"\nupstream = \"o\"\nvalidate = { path = { ip = {} } }",
+        &["there is no capture `ip`", "did you mean `id`?", ":8:28"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { headers = { \"a b\" = {} } }",
+        &["`a b` is not the name of a header field"],
+    ),
+    (
+        "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { content_types = [\"json\"] }",
+        &["`json` is not a content type", ":8:31"],
+    ),
     ("[defaults]\ntimeout = 2", &["expected a table"]),
     ("[defaults]\ntimeout = \"2\"", &["has no unit", "\"2s\"", ":6:11"]),
     ("[defaults]\ntimeout = { total = \"0s\", first_bite = \"1s\" }", &["did you mean `first_byte`?"]),
@@ -734,5 +774,40 @@ fn the_key_of_an_external_account_is_not_shown() {
             .refused();
         assert!(said.contains("did you mean `agree_to_terms`?") && said.contains("key = **********"), "{said}");
         assert!(!said.contains("c2VjcmV0"), "{said}");
+    }
+}
+
+#[test]
+fn what_an_openapi_document_lacks_or_has_wrong_is_said() {
+    let with = |document: &str, validate: &str| {
+        gateway()
+            .file("u.yaml", document)
+            .config(BASE)
+            .config(&format!("[[route]]\nmatch = \"GET /users/{{id}}\"\nupstream = \"o\"\nvalidate = {validate}"))
+            .refused()
+    };
+    let users = "openapi: 3.1.0\npaths: { '/users/{id}': { put: { operationId: putUser } } }";
+    for (document, validate, words) in [
+        (users, "{ openapi = \"u.yaml\" }", "u.yaml has no operation GET /users/{id}"),
+        (users, "{ openapi = { file = \"u.yaml\", operation = \"putUsre\" } }", "did you mean `putUser`?"),
+        (
+            "openapi: 3.1.0\npaths: { /users: { get: {} } }",
+            "{ openapi = \"u.yaml\" }",
+            "no operation at the route's path",
+        ),
+        (
+            "openapi: 3.1.0\npaths: { '/u/{x}': { get: { operationId: a } } }",
+            "{ openapi = { file = \"u.yaml\", operation = \"a\" } }",
+            "the route's path has no `{x}`",
+        ),
+        ("openapi: 3.1.0\npaths: {", "{ openapi = \"u.yaml\" }", "u.yaml: line"),
+        (
+            "openapi: 3.1.0\ncomponents: { schemas: { a: { type: nteger } } }",
+            "{ openapi = \"u.yaml\" }",
+            "u.yaml, at /components/schemas/a/type: ",
+        ),
+    ] {
+        let said = with(document, validate);
+        assert!(said.contains(words) && said.contains(":9:"), "{said}");
     }
 }

@@ -14,6 +14,8 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let scope = Scope {
         captures: &[],
         parts: &[],
+        pattern: "/",
+        methods: &[],
         route: "a route",
         layers: &[],
         owner: "here",
