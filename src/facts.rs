@@ -287,6 +287,21 @@ pub struct Consumer {
     pub claims: serde_json::Map<String, serde_json::Value>,
     /// What upstreams are told of the caller.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How often the caller may ask, where a limit counts by callers: instead of the limit's own numbers.
+    pub rate: Option<Arc<OwnRate>>,
+}
+
+/// A rate of one consumer, compiled.
+#[derive(Debug)]
+pub struct OwnRate {
+    /// From one request to the next, in nanoseconds.
+    pub interval: u64,
+    /// How far ahead of the rate the consumer may be before a request, in nanoseconds.
+    pub tolerance: u64,
+    /// As it is written: `500/s`.
+    pub name: Box<str>,
+    /// The parameters of `RateLimit-Policy`: `;q=500;w=1`.
+    pub quota: Box<str>,
 }
 
 impl Consumer {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::facts::OwnRate;
 use crate::types::Rate;
 
 /// The arithmetic of one limit.
@@ -41,6 +42,16 @@ impl Gcra {
         Self { interval, tolerance: interval.saturating_mul(u64::from(burst.max(1) - 1)), patience: nanos(patience) }
     }
 
+    /// The same limit for a consumer with a rate of its own.
+    pub fn with(&self, own: &OwnRate) -> Self {
+        Self { interval: own.interval, tolerance: own.tolerance, patience: self.patience }
+    }
+
+    /// How far ahead of the clock a key can get.
+    pub fn furthest(&self) -> u64 {
+        self.parts().into_iter().fold(0, u64::saturating_add)
+    }
+
     /// Decides on a request of a key whose theoretical arrival time is `until`.
     pub fn decide(&self, until: u64, now: u64) -> Decision {
         let until = until.max(now);
@@ -54,11 +65,6 @@ impl Gcra {
     /// Interval, tolerance and patience, in nanoseconds.
     pub fn parts(&self) -> [u64; 3] {
         [self.interval, self.tolerance, self.patience]
-    }
-
-    /// The theoretical arrival time of a key that gets back what it paid for a request.
-    pub fn give_back(&self, until: u64) -> u64 {
-        until.saturating_sub(self.interval)
     }
 
     /// How many more requests a key could make at once.

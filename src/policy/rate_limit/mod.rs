@@ -23,6 +23,13 @@
 //! does not ask it. While it is down, `store_down` says whether the gateway counts by itself (`local`), lets requests go
 //! on (`open`) or answers with a 503 (`closed`).
 //!
+//! Where a limit counts by `consumer`, a consumer's own rate takes the place of its `rate` and `burst`:
+//!
+//! ```toml
+//! [consumer.ada]
+//! rate_limit = { rate = "500/s", burst = 50 }
+//! ```
+//!
 //! A rehearsal finds every limit untouched and leaves it so; it asks no store.
 
 mod config;
@@ -40,11 +47,11 @@ use smallvec::SmallVec;
 
 use self::config::{LimitConfig, Over};
 use self::shared::{Member, Shared, StoreDown, is_countable};
-use super::by::By;
+use super::by::{By, Part};
 use super::{Policy, Scope, Verdict};
 use crate::build::Build;
 use crate::clock::Clock;
-use crate::facts::{Allowance, Facts};
+use crate::facts::{Allowance, Facts, OwnRate};
 use crate::keep::Fingerprint;
 use crate::reply::Reply;
 use crate::store::{Numbers, Store, Unavailable};
@@ -67,15 +74,28 @@ pub struct RateLimit {
 struct Limit {
     gcra: Gcra,
     by: By,
+    /// Whether a consumer's own rate takes the place of its numbers.
+    by_consumer: bool,
     ipv6_prefix: u8,
     shadow: bool,
-    /// What `RateLimit` calls it, up to its first number; `None` if clients are not told.
-    told: Option<Box<[u8]>>,
-    /// For the client that is over it.
+    /// `None` if clients are not told.
+    told: Option<Told>,
+    /// For the client that is over it: what comes after the rate.
     detail: Box<str>,
+    rate: Box<str>,
     is_shared: bool,
     /// The gateway's own.
     counts: Arc<Counts>,
+}
+
+/// What clients are told of a limit, in pieces.
+struct Told {
+    /// In `RateLimit`, up to the first number.
+    name: Box<[u8]>,
+    /// The end of its name, where the rate before it is a consumer's own.
+    by: Box<[u8]>,
+    /// In `RateLimit-Policy`.
+    policy: Box<[u8]>,
 }
 
 /// What outlives a reload.
@@ -98,10 +118,13 @@ struct Paid<'l> {
     limit: &'l Limit,
     key: u64,
     until: u64,
+    interval: u64,
 }
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// By how much, in nanoseconds, a worker's look at the clock may be behind another's.
+const CLOCKS_APART: u64 = 1_000_000_000;
 const LONGEST_DELAY: Timespan = Timespan::from_secs(60);
 
 impl Policy for RateLimit {
@@ -110,7 +133,6 @@ impl Policy for RateLimit {
     fn compile(config: Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
         let before = build.errors();
         let mut limits = Vec::new();
-        let mut policy = Vec::new();
         let mut members = Vec::new();
         let store = store(&config, scope, build);
         for (i, limit) in config.limits.into_iter().enumerate() {
@@ -119,8 +141,9 @@ impl Policy for RateLimit {
             let Some(counts) = counts(&limit, i, scope, build) else { continue };
             let name = format!("\"{} by {}\"", limit.rate, limit.by);
             let told = limit.headers && !limit.shadow;
-            if told {
-                policy.push(format!("{name};q={};w={}", limit.rate.count, limit.rate.per.as_secs()));
+            let by_consumer = limit.by.has(&Part::Consumer);
+            if by_consumer && scope.authenticated {
+                scope.providers.limits_by_consumer();
             }
             let patience = match limit.over {
                 Over::Reject => Duration::ZERO,
@@ -133,20 +156,39 @@ impl Policy for RateLimit {
                         .error(&at("burst"), "a store cannot count so far ahead")
                         .help("what a burst uses up must come back within 104 days");
                 }
+                for name in scope
+                    .providers
+                    .own_rates()
+                    .filter(|_| by_consumer)
+                    .filter_map(|(name, own)| (!is_countable(&gcra.with(own))).then_some(name))
+                {
+                    build
+                        .error(
+                            &at("store"),
+                            format!("a store cannot count as far ahead as the consumer `{name}` may be"),
+                        )
+                        .help("what a burst uses up must come back within 104 days: see its `rate_limit`");
+                }
                 members.push(Member::new(i, &limit, scope.owner));
             }
             limits.push(Limit {
                 gcra,
                 is_shared: limit.store.is_some(),
-                told: told.then(|| format!("{name};r=").into_bytes().into()),
-                detail: format!("more than {} requests by {}", limit.rate, limit.by).into(),
+                told: told.then(|| Told {
+                    name: format!("\"{} by {}\";r=", limit.rate, limit.by).into_bytes().into(),
+                    by: format!(" by {}\"", limit.by).into_bytes().into(),
+                    policy: format!("{name};q={};w={}", limit.rate.count, limit.rate.per.as_secs()).into_bytes().into(),
+                }),
+                detail: format!(" requests by {}", limit.by).into(),
+                rate: limit.rate.to_string().into(),
+                by_consumer,
                 by: limit.by,
                 ipv6_prefix: limit.ipv6_prefix,
                 shadow: limit.shadow,
                 counts,
             });
         }
-        let policy = HeaderValue::from_str(&policy.join(", ")).ok().filter(|policy| !policy.is_empty());
+        let policy = policy(&limits, None);
         let shared = store.map(|store| Shared::new(store, members, &limits));
         (build.errors() == before).then_some(Self { limits, policy, shared })
     }
@@ -164,9 +206,14 @@ impl Policy for RateLimit {
     }
 
     fn response(&self, head: &mut ResponseHeader, _request: &RequestHeader, facts: &Facts) {
-        let Some(policy) = &self.policy else { return };
-        if let Some(value) = self.told(&facts.allowances) {
-            let _ = head.insert_header(RATE_LIMIT_POLICY, policy.clone());
+        let Some(common) = &self.policy else { return };
+        if let Some(value) = self.told(facts) {
+            let own = own(facts).filter(|_| self.limits.iter().any(|limit| limit.by_consumer));
+            let policy = match own {
+                None => Some(common.clone()),
+                own => policy(&self.limits, own),
+            };
+            policy.map(|policy| head.insert_header(RATE_LIMIT_POLICY, policy));
             let _ = head.insert_header(RATE_LIMIT, value);
         }
     }
@@ -198,7 +245,7 @@ impl RateLimit {
             match (&found, member.down) {
                 (Ok(ahead), _) => {
                     let ahead = ahead.get(i).copied().unwrap_or_default();
-                    self.settle(member.limit, limit.gcra.decide(ahead, 0), 0, entry, facts)?;
+                    self.settle(member.limit, limit.gcra(facts).decide(ahead, 0), 0, entry, facts)?;
                 }
                 (Err(Unavailable), StoreDown::Local) => self.ask(member.limit, entry, request, facts)?,
                 (Err(Unavailable), StoreDown::Open) => {}
@@ -229,12 +276,12 @@ impl RateLimit {
         let now = limit.counts.clock.now();
         let key = limit.by.key(&limit.counts.secret, limit.ipv6_prefix, request, facts);
         let decision = match facts.rehearsal {
-            true => limit.gcra.decide(now, now),
-            false => limit.decide(key, now),
+            true => limit.gcra(facts).decide(now, now),
+            false => limit.decide(&limit.gcra(facts), key, now),
         };
         self.settle(i, decision, now, entry, facts)?;
         if let (Decision::Admit { until, .. }, false) = (decision, facts.rehearsal) {
-            entry.paid.push(Paid { limit, key, until });
+            entry.paid.push(Paid { limit, key, until, interval: limit.gcra(facts).parts()[0] });
         }
         Ok(())
     }
@@ -252,7 +299,7 @@ impl RateLimit {
         match decision {
             Decision::Admit { until, wait } => {
                 if limit.told.is_some() {
-                    let remaining = limit.gcra.remaining(until, now);
+                    let remaining = limit.gcra(facts).remaining(until, now);
                     facts.allowances.push(Allowance { limit: i, remaining, reset: seconds(until - now) });
                 }
                 // In a shadow nobody is held back.
@@ -272,20 +319,29 @@ impl RateLimit {
                 if limit.told.is_some() {
                     facts.allowances.push(Allowance { limit: i, remaining: 0, reset: seconds(wait) });
                 }
-                Err(Reply::too_many_requests(String::from(&*limit.detail)).retry_after(seconds(wait)))
+                let rate = limit.own(facts).map_or(&*limit.rate, |own| &*own.name);
+                let detail = format!("more than {rate}{}", limit.detail);
+                Err(Reply::too_many_requests(detail).retry_after(seconds(wait)))
             }
         }
     }
 
     /// `RateLimit`, if there is something to tell.
-    fn told(&self, allowances: &[Allowance]) -> Option<HeaderValue> {
+    fn told(&self, facts: &Facts) -> Option<HeaderValue> {
         let mut text = SmallVec::<[u8; 128]>::new();
-        for allowance in allowances {
-            let Some(name) = self.limits.get(allowance.limit).and_then(|limit| limit.told.as_deref()) else { continue };
+        for allowance in &facts.allowances {
+            let Some(limit) = self.limits.get(allowance.limit) else { continue };
+            let Some(told) = &limit.told else { continue };
             if !text.is_empty() {
                 text.extend_from_slice(b", ");
             }
-            text.extend_from_slice(name);
+            match limit.own(facts) {
+                None => text.extend_from_slice(&told.name),
+                Some(own) => {
+                    told.write_own(own, &mut text);
+                    text.extend_from_slice(b";r=");
+                }
+            }
             text.extend_from_slice(itoa::Buffer::new().format(allowance.remaining).as_bytes());
             text.extend_from_slice(b";t=");
             text.extend_from_slice(itoa::Buffer::new().format(allowance.reset).as_bytes());
@@ -301,11 +357,37 @@ impl Counts {
 }
 
 impl Limit {
-    fn decide(&self, key: u64, now: u64) -> Decision {
-        self.counts.table.update(key, now, |until| match self.gcra.decide(until, now) {
-            admitted @ Decision::Admit { until, .. } => (Some(until), admitted),
-            refused => (None, refused),
+    fn decide(&self, gcra: &Gcra, key: u64, now: u64) -> Decision {
+        self.counts.table.update(key, now, |until| {
+            // A consumer's own rate was another when it got there.
+            let furthest = now.saturating_add(gcra.furthest());
+            let (until, back) = match until > furthest.saturating_add(CLOCKS_APART) {
+                true => (furthest, Some(furthest)),
+                false => (until, None),
+            };
+            match gcra.decide(until, now) {
+                admitted @ Decision::Admit { until, .. } => (Some(until), admitted),
+                refused => (back, refused),
+            }
         })
+    }
+
+    /// What it comes to for who asks.
+    fn gcra(&self, facts: &Facts) -> Gcra {
+        self.own(facts).map_or(self.gcra, |own| self.gcra.with(own))
+    }
+
+    fn own<'f>(&self, facts: &'f Facts) -> Option<&'f OwnRate> {
+        if self.by_consumer { own(facts) } else { None }
+    }
+}
+
+impl Told {
+    /// The limit's name with a consumer's own rate.
+    fn write_own(&self, own: &OwnRate, text: &mut SmallVec<[u8; 128]>) {
+        text.push(b'"');
+        text.extend_from_slice(own.name.as_bytes());
+        text.extend_from_slice(&self.by);
     }
 }
 
@@ -320,13 +402,37 @@ impl Entry<'_> {
 impl Paid<'_> {
     /// Another limit refused the request. What time has already given back is not given twice.
     fn give_back(self) {
-        let Self { limit, key, until: paid } = self;
+        let Self { limit, key, until: paid, interval } = self;
         let now = limit.counts.clock.now();
         limit.counts.table.update(key, now, |until| {
-            let back = (now <= paid && paid <= until).then(|| limit.gcra.give_back(until));
+            let back = (now <= paid && paid <= until).then(|| until.saturating_sub(interval));
             (back, ())
         });
     }
+}
+
+/// The rate of who asks, if that is a consumer with its own.
+fn own(facts: &Facts) -> Option<&OwnRate> {
+    facts.consumer.as_ref()?.rate.as_deref()
+}
+
+/// `RateLimit-Policy`, if clients are told of a limit.
+fn policy(limits: &[Limit], own: Option<&OwnRate>) -> Option<HeaderValue> {
+    let mut text = SmallVec::<[u8; 128]>::new();
+    for limit in limits {
+        let Some(told) = &limit.told else { continue };
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        match own.filter(|_| limit.by_consumer) {
+            None => text.extend_from_slice(&told.policy),
+            Some(own) => {
+                told.write_own(own, &mut text);
+                text.extend_from_slice(own.quota.as_bytes());
+            }
+        }
+    }
+    if text.is_empty() { None } else { HeaderValue::from_bytes(&text).ok() }
 }
 
 /// The store that the limits name, if they do and it has no mistakes.

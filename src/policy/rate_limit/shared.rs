@@ -4,7 +4,8 @@
 //! A key's value is its theoretical arrival time by the clock of Redis, `seconds.nanoseconds`, and it is forgotten when
 //! it is idle. The script gives for each key how far that time is ahead, in nanoseconds, before the request; from that
 //! the gateway comes to the decision that the script has come to. Where a limit refuses, none is charged. A time that is
-//! further ahead than the limit ever lets one get (a clock was set back) counts as that far.
+//! further ahead than the limit ever lets one get (a clock was set back, a consumer's own rate is another) counts as that
+//! far from then on.
 //!
 //! Lua counts in doubles, which are exact up to 2^53: a limit may be ahead by 104 days at most. So that a sum with the time
 //! of day is exact as well, seconds and nanoseconds are kept apart.
@@ -25,7 +26,7 @@ use smallvec::SmallVec;
 use super::Limit;
 use super::config::LimitConfig;
 use super::gcra::Gcra;
-use crate::facts::Facts;
+use crate::facts::{Facts, OwnRate};
 use crate::policy::by;
 use crate::store::{Key, Numbers, Script, Store, Unavailable};
 
@@ -36,20 +37,28 @@ const SCRIPT: &str = "\
 local now = redis.call('TIME')
 local seconds, nanos = tonumber(now[1]), tonumber(now[2]) * 1000
 local ahead, refused = {}, false
+local function put(key, ahead)
+  local till = nanos + ahead
+  local value = string.format('%.0f.%09.0f', seconds + math.floor(till / 1e9), till % 1e9)
+  redis.call('SET', key, value, 'PX', string.format('%.0f', math.ceil(ahead / 1e6)))
+end
 for i, key in ipairs(KEYS) do
   local interval, tolerance, patience = tonumber(ARGV[4*i-3]), tonumber(ARGV[4*i-2]), tonumber(ARGV[4*i-1])
   local s, n = string.match(redis.call('GET', key) or '', '^(%d+)%.(%d+)$')
   local is = s and (tonumber(s) - seconds) * 1e9 + (tonumber(n) - nanos) or 0
-  ahead[i] = math.min(math.max(is, 0), interval + tolerance + patience)
+  ahead[i] = math.max(is, 0)
+  local furthest = interval + tolerance + patience
+  if ahead[i] > furthest then
+    ahead[i] = furthest
+    put(key, furthest)
+  end
   refused = refused or (ahead[i] > tolerance + patience and ARGV[4*i] == '0')
 end
 if not refused then
   for i, key in ipairs(KEYS) do
     local interval, tolerance, patience = tonumber(ARGV[4*i-3]), tonumber(ARGV[4*i-2]), tonumber(ARGV[4*i-1])
     if ahead[i] <= tolerance + patience then
-      local till = nanos + ahead[i] + interval
-      local value = string.format('%.0f.%09.0f', seconds + math.floor(till / 1e9), till % 1e9)
-      redis.call('SET', key, value, 'PX', string.format('%.0f', math.ceil((ahead[i] + interval) / 1e6)))
+      put(key, ahead[i] + interval)
     end
   end
 end
@@ -61,6 +70,8 @@ pub(super) struct Shared {
     store: Arc<Store>,
     script: Script,
     members: Box<[Member]>,
+    /// Whether a consumer's own rate counts for one of them.
+    by_consumer: bool,
 }
 
 /// One of them.
@@ -115,13 +126,10 @@ impl Member {
 
 impl Shared {
     pub fn new(store: Arc<Store>, members: Vec<Member>, limits: &[Limit]) -> Self {
-        let arguments = members.iter().flat_map(|member| {
-            let limit = &limits[member.limit];
-            let [interval, tolerance, patience] = limit.gcra.parts();
-            [interval, tolerance, patience, u64::from(limit.shadow)]
-        });
+        let arguments = members.iter().flat_map(|member| limits[member.limit].arguments(None));
         let script = Script::new(SCRIPT, members.len(), &arguments.collect::<Vec<_>>());
-        Self { store, script, members: members.into() }
+        let by_consumer = members.iter().any(|member| limits[member.limit].by_consumer);
+        Self { store, script, members: members.into(), by_consumer }
     }
 
     pub fn members(&self) -> &[Member] {
@@ -132,13 +140,25 @@ impl Shared {
     pub async fn ask(&self, limits: &[Limit], request: &RequestHeader, facts: &Facts) -> Result<Numbers, Unavailable> {
         let keys: SmallVec<[Key; 2]> =
             self.members.iter().map(|member| member.key(&limits[member.limit], request, facts)).collect();
-        self.store.run(&self.script, &keys).await
+        let own = super::own(facts).filter(|_| self.by_consumer);
+        let arguments: Option<SmallVec<[u64; 8]>> =
+            own.map(|own| self.members.iter().flat_map(|member| limits[member.limit].arguments(Some(own))).collect());
+        self.store.run(&self.script, &keys, arguments.as_deref()).await
     }
 }
 
 /// Whether Redis can count by a limit.
 pub(super) fn is_countable(gcra: &Gcra) -> bool {
-    gcra.parts().into_iter().fold(0, u64::saturating_add) < FURTHEST
+    gcra.furthest() < FURTHEST
+}
+
+impl Limit {
+    /// What the script is told of it.
+    fn arguments(&self, own: Option<&OwnRate>) -> [u64; 4] {
+        let gcra = own.filter(|_| self.by_consumer).map_or(self.gcra, |own| self.gcra.with(own));
+        let [interval, tolerance, patience] = gcra.parts();
+        [interval, tolerance, patience, u64::from(self.shadow)]
+    }
 }
 
 struct Sha256(Context);

@@ -49,7 +49,7 @@ fn a_burst_then_the_rate() {
         assert_eq!(facts.allowances[0].remaining, left);
     }
     assert_eq!(ask(&policy, &mut facts), Err(1));
-    assert_eq!(policy.told(&facts.allowances).unwrap(), "\"2/s by client\";r=0;t=1");
+    assert_eq!(policy.told(&facts).unwrap(), "\"2/s by client\";r=0;t=1");
     assert_eq!(policy.policy.as_ref().unwrap(), "\"2/s by client\";q=2;w=1");
     clock.advance(Duration::from_millis(500));
     assert_eq!(ask(&policy, &mut facts), Ok(0));
@@ -74,7 +74,7 @@ fn who_is_over_one_limit_pays_none() {
     let policy = compiled(r#"[{ rate = "10/h" }, { rate = "1/min", burst = 1 }]"#, &clock);
     let mut facts = Facts::of_client("192.0.2.1");
     assert_eq!(ask(&policy, &mut facts), Ok(0));
-    assert_eq!(policy.told(&facts.allowances).unwrap(), "\"10/h by client\";r=9;t=360, \"1/min by client\";r=0;t=60");
+    assert_eq!(policy.told(&facts).unwrap(), "\"10/h by client\";r=9;t=360, \"1/min by client\";r=0;t=60");
     for _ in 0..100 {
         assert_eq!(ask(&policy, &mut facts), Err(60));
     }
@@ -100,7 +100,7 @@ fn a_shadow_and_a_rehearsal_stop_nobody() {
     let mut facts = Facts::of_client("192.0.2.1");
     assert_eq!((ask(&policy, &mut facts), facts.shadowed), (Ok(0), None));
     assert_eq!((ask(&policy, &mut facts), facts.shadowed), (Ok(0), Some("rate_limit")));
-    assert!(policy.told(&facts.allowances).is_none());
+    assert!(policy.told(&facts).is_none());
 
     let policy = compiled(r#"{ rate = "1/h" }"#, &Clock::fake());
     facts.rehearsal = true;
@@ -146,4 +146,42 @@ fn workers_together_let_no_more_through_than_burst_and_rate() {
     });
     // 8000 times 50 microseconds.
     assert!((300..=410).contains(&admitted), "{admitted}");
+}
+
+fn of_ada(rate: u64, burst: u64, name: &str) -> Facts {
+    let interval = 1_000_000_000 / rate;
+    let quota = format!(";q={rate};w=1").into();
+    let own = OwnRate { interval, tolerance: interval * (burst - 1), name: name.into(), quota };
+    let consumer = crate::facts::Consumer { name: "ada".into(), rate: Some(Arc::new(own)), ..Default::default() };
+    Facts { consumer: Some(Arc::new(consumer)), ..Facts::of_client("192.0.2.1") }
+}
+
+#[test]
+fn a_consumer_has_its_own_rate_where_consumers_are_counted() {
+    let clock = Clock::fake();
+    let policy = compiled(r#"[{ rate = "1/h", by = ["consumer", "route"] }, { rate = "9/s", by = "client" }]"#, &clock);
+    let mut ada = of_ada(2, 3, "2/s");
+    for _ in 0..3 {
+        assert_eq!(ask(&policy, &mut ada), Ok(0));
+    }
+    assert_eq!(policy.told(&ada).unwrap(), "\"2/s by consumer and route\";r=0;t=2, \"9/s by client\";r=6;t=1");
+    let told = super::policy(&policy.limits, own(&ada)).unwrap();
+    assert_eq!(told, "\"2/s by consumer and route\";q=2;w=1, \"9/s by client\";q=9;w=1");
+    assert_eq!(ask(&policy, &mut ada), Err(1));
+    let mut bob = Facts::of_client("192.0.2.2");
+    assert_eq!((ask(&policy, &mut bob), ask(&policy, &mut bob)), (Ok(0), Err(3600)));
+}
+
+#[test]
+fn a_changed_rate_holds_at_once_and_keeps_what_was_counted() {
+    let clock = Clock::fake();
+    let policy = compiled(r#"{ rate = "1/h", by = "consumer", over = { delay = "250ms" } }"#, &clock);
+    let mut bob = Facts::of_client("192.0.2.1");
+    bob.consumer = Some(Arc::new(crate::facts::Consumer { name: "ada".into(), ..Default::default() }));
+    assert_eq!(ask(&policy, &mut bob), Ok(0));
+    let mut ada = of_ada(10, 1, "10/s");
+    assert_eq!(ask(&policy, &mut ada), Err(1));
+    clock.advance(Duration::from_millis(100));
+    assert_eq!(ask(&policy, &mut ada), Ok(250));
+    assert_eq!(ask(&policy, &mut ada), Err(1));
 }
