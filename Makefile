@@ -1,4 +1,4 @@
-# make demo   the gateway in front of three built-in services
+# make demo   the gateway in front of four built-in services
 # make test   installs what the tests need, and runs them all
 # make deb    a Debian package, in target/debian
 

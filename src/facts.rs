@@ -11,13 +11,14 @@ use parking_lot::Mutex;
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
+use crate::body::{Parts, Sends};
 use crate::deadline::Deadline;
 use crate::http01::Http01;
 use crate::reply::Reply;
 use crate::telemetry::metrics::traffic::{Cached, ListenerSeries};
 use crate::telemetry::trace::Trace;
 use crate::types::template::{Variable, Variables, query_value};
-use crate::types::{Captures, Cidr};
+use crate::types::{Captures, Cidr, Pace, hex};
 
 /// What is known of the client's connection: made once by the server, shared by the requests on it.
 #[derive(Debug)]
@@ -220,6 +221,8 @@ pub struct Facts {
     pub place: Option<Place>,
     /// What a cache had to do with the answer.
     pub cache: Option<Cached>,
+    /// The parts that the answer goes without, and why.
+    pub missing: Option<Box<str>>,
     /// The policy that would have stopped the request, were it not in a shadow.
     pub shadowed: Option<&'static str>,
     /// Whether nobody asks, and the request is only talked about: nothing may be counted or taken.
@@ -228,6 +231,10 @@ pub struct Facts {
     pub stopped_by: Option<&'static str>,
     /// What went wrong, for the operator.
     pub cause: Option<Cow<'static, str>>,
+    /// What the parts of an aggregate have answered so far, for a request that is one of them.
+    pub parts: Option<Arc<Parts>>,
+    /// What the upstream is told of a body that is not the client's own.
+    pub sends: Option<Box<Sends>>,
     /// Whether the client speaks gRPC, and so wants errors as gRPC statuses.
     pub grpc: bool,
     /// Whether the response is known to be a stream of unknown length (WebSocket, events, gRPC).
@@ -287,21 +294,8 @@ pub struct Consumer {
     pub claims: serde_json::Map<String, serde_json::Value>,
     /// What upstreams are told of the caller.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// How often the caller may ask, where a limit counts by callers: instead of the limit's own numbers.
-    pub rate: Option<Arc<OwnRate>>,
-}
-
-/// A rate of one consumer, compiled.
-#[derive(Debug)]
-pub struct OwnRate {
-    /// From one request to the next, in nanoseconds.
-    pub interval: u64,
-    /// How far ahead of the rate the consumer may be before a request, in nanoseconds.
-    pub tolerance: u64,
-    /// As it is written: `500/s`.
-    pub name: Box<str>,
-    /// The parameters of `RateLimit-Policy`: `;q=500;w=1`.
-    pub quota: Box<str>,
+    /// How often it may ask where a limit counts by consumers, in place of the limit's own numbers.
+    pub pace: Option<Arc<Pace>>,
 }
 
 impl Consumer {
@@ -372,10 +366,13 @@ impl Facts {
             allowances: SmallVec::new(),
             place: None,
             cache: None,
+            missing: None,
             shadowed: None,
             rehearsal: false,
             stopped_by: None,
             cause: None,
+            parts: None,
+            sends: None,
             grpc: false,
             streaming: false,
         }
@@ -417,6 +414,8 @@ impl Facts {
             first_byte: self.first_byte,
             stopped_by: self.stopped_by,
             cause: self.cause.clone(),
+            parts: self.parts.clone(),
+            sends: self.sends.clone(),
             ..Self::new(connection, self.client, self.id.clone())
         }
     }
@@ -527,9 +526,7 @@ pub fn check_length(request: &RequestHeader, most: u64) -> Result<(), Reply> {
 
 /// 128 random bits in hexadecimal.
 pub fn new_request_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bits = fastrand::u128(..);
-    let text: [u8; 32] = std::array::from_fn(|i| DIGITS[(bits >> (4 * i)) as usize & 15]);
+    let text: [u8; 32] = hex(fastrand::u128(..));
     HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
 }
 
@@ -570,6 +567,9 @@ impl Variables for Values<'_> {
             Variable::Listener => out.extend_from_slice(facts.connection.listener.name.as_bytes()),
             Variable::Route => name(&facts.route, out),
             Variable::Upstream => name(&facts.upstream, out),
+            Variable::Part(position, path) => {
+                out.extend(facts.parts.as_ref().and_then(|parts| parts.text(*position, path)).unwrap_or_default());
+            }
         }
     }
 }

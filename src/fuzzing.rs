@@ -1,9 +1,16 @@
 //! What the fuzz targets of `fuzz/` run: parsers that meet the network or the file, each with what must hold
 //! whatever they are given. Only there when fuzzing.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http::Version;
 
+use crate::body::form::{Files, FormConfig};
+use crate::body::grpc::{GrpcConfig, Transcoder};
+use crate::body::json::{Edits, EditsConfig};
+use crate::body::xml::{Namespaces, Xml, XmlConfig};
+use crate::body::{Filter, Malformed};
 use crate::cache::{Arrival, CDN_CACHE_CONTROL, Caller, Directives, Life, Rules};
 use crate::facts::{Facts, Limits};
 use crate::gateway::Gateway;
@@ -151,6 +158,35 @@ pub fn store(data: &[u8]) {
     }
 }
 
+/// What is edited is JSON if and only if the document is, and does not depend on how it arrives.
+pub fn json_edits(data: &[u8]) {
+    thread_local! {
+        static EDITS: [Arc<Edits>; 2] = {
+            let compile = |text: &str| {
+                let config: EditsConfig = toml::from_str(text).expect("this is a configuration");
+                Arc::new(Edits::compile(&config).expect("it is sound").expect("it is not empty"))
+            };
+            [
+                compile("remove = ['a', '*.b', 'c.*.a', 'd.0']\nrename = { b = 'e', 'c.b' = 'a' }\nset = { 'f.g' = 1 }"),
+                compile("pick = ['a', 'b.*.c', '*.d']\nremove = ['a.*.b']\nset = { '*.0' = 'x', 'b.a' = {} }"),
+            ]
+        };
+    }
+    EDITS.with(|all| {
+        for edits in all {
+            let at_once = edits.apply(data);
+            let sound = serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
+            assert_eq!(at_once.is_ok(), sound && std::str::from_utf8(data).is_ok());
+            if let Ok(edited) = &at_once {
+                assert!(serde_json::from_slice::<serde::de::IgnoredAny>(edited).is_ok());
+            }
+            let (mut editor, mut out) = (edits.filter(), Vec::new());
+            let pushed = data.chunks(1).try_for_each(|byte| editor.push(byte, &mut out));
+            assert_eq!(pushed.and_then(|()| editor.end(&mut out)).map(|()| out), at_once);
+        }
+    });
+}
+
 /// Tokens and key sets are read or refused, and nothing is good that nobody signed.
 pub fn token(data: &[u8]) {
     crate::policy::fuzz_token(data);
@@ -167,4 +203,134 @@ pub fn config(text: &str) {
     let diagnostics = build.diagnostics();
     assert!(!failed || diagnostics.errors() > 0, "refused without a word");
     let _ = diagnostics.to_string();
+}
+
+/// What is JSON for a message is the same message when it is read again; an answer does not depend on how it is cut; and
+/// the other way, a message that is written as JSON is read again. The first byte says which way, and what is called.
+pub fn transcode(descriptors: &'static [u8], data: &[u8]) {
+    thread_local! { static TRANSCODER: std::cell::OnceCell<Transcoder> = const { std::cell::OnceCell::new() } }
+    let Some((way, data)) = data.split_first() else { return };
+    TRANSCODER.with(|cell| {
+        let transcoder = cell.get_or_init(|| {
+            let config: GrpcConfig = toml::from_str("descriptors = ''").expect("this is a configuration");
+            Transcoder::new(&config, descriptors, 1 << 16).expect("this is a descriptor set")
+        });
+        let echo = transcoder.find("POST", "/echo").expect("there is such a method");
+        let json = |frames: &[u8], size: usize| -> Result<Vec<u8>, Malformed> {
+            let (mut answer, mut out) = (echo.answer(None, None)?, Vec::new());
+            frames.chunks(size).try_for_each(|part| answer.push(part, &mut out))?;
+            answer.end(&mut out).map(|()| out)
+        };
+        match way % 3 {
+            0 => {
+                let Ok(frame) = echo.request(None, None, data) else { return };
+                let text = json(&frame, usize::MAX).expect("what was read can be written");
+                let again = echo.request(None, None, &text).expect("what was written can be read");
+                assert_eq!(json(&again, usize::MAX), Ok(text));
+            }
+            1 => {
+                let whole = json(data, usize::MAX);
+                assert_eq!(whole, json(data, 1 + usize::from(*way) / 3));
+                if let Ok(text) = whole {
+                    let again = echo.request(None, None, &text).expect("what was written can be read");
+                    assert_eq!(json(&again, usize::MAX), Ok(text));
+                }
+            }
+            _ => {
+                let Ok(target) = std::str::from_utf8(data) else { return };
+                let (path, query) = target.split_once('?').unwrap_or((target, ""));
+                if let Ok(call) = transcoder.find("GET", path) {
+                    let _ = call.request(Some(query), None, b"");
+                }
+            }
+        }
+    });
+}
+
+/// What is read of XML survives the way to JSON and back, and takes no more room than is said.
+pub fn xml_to_json(data: &[u8]) {
+    for xml in &xmls() {
+        let Ok(json) = xml.to_json(data, None) else { continue };
+        assert!(json.len() <= 4 * data.len() + 64);
+        let read: Result<serde_json::Value, _> = serde_json::from_slice(&json);
+        // A number of any size is kept.
+        assert!(read.is_ok_and(|value| value.is_object()) || json.iter().any(u8::is_ascii_digit));
+        let again = xml.from_json(&json, usize::MAX).expect("the JSON came of XML");
+        assert_eq!(xml.to_json(&again, None).as_deref(), Ok(&*json), "{}", String::from_utf8_lossy(&again));
+    }
+}
+
+/// What is written of JSON is well-formed, and says the same once it went the same way again.
+pub fn json_to_xml(data: &[u8]) {
+    for xml in &xmls() {
+        let Ok(document) = xml.from_json(data, 1 << 20) else { continue };
+        assert!(document.len() <= 1 << 20);
+        match xml.to_json(&document, None) {
+            Ok(json) => {
+                let again = xml.from_json(&json, usize::MAX).expect("the JSON came of XML");
+                assert_eq!(xml.to_json(&again, None).as_deref(), Ok(&*json));
+            }
+            Err(wrong) => {
+                let known = wrong.what.contains("deeper than") || wrong.what.contains("without its prefix");
+                assert!(known, "{wrong}: {}", String::from_utf8_lossy(&document));
+            }
+        }
+    }
+}
+
+fn xmls() -> [Xml; 3] {
+    let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+    let plain = XmlConfig::default();
+    let ordered = XmlConfig {
+        ordered: true,
+        arrays: paths(&["**.a", "*.*.b"]),
+        numbers: paths(&["**.b", "**.@a"]),
+        booleans: paths(&["**.c"]),
+        ..XmlConfig::default()
+    };
+    let dropped = XmlConfig { namespaces: Namespaces::Drop, ..XmlConfig::default() };
+    [plain, ordered, dropped].map(|config| config.compile().expect("this is a configuration"))
+}
+
+/// Forms are read or refused, and what is read survives the way to JSON and back.
+pub fn form(data: &[u8]) {
+    let names = vec!["a".to_owned()];
+    let config = FormConfig { arrays: names.clone(), numbers: names, files: Files::Base64, ..FormConfig::default() };
+    let form = config.compile().expect("this is a configuration");
+    if let Ok(json) = form.to_json(data) {
+        assert!(json.len() <= 8 * data.len() + 64);
+        let again = form.from_json(&json, usize::MAX).expect("the JSON came of a form");
+        assert_eq!(form.to_json(&again).as_deref(), Ok(&*json));
+    }
+    if let Ok(written) = form.from_json(data, 1 << 20) {
+        assert!(written.len() <= 1 << 20);
+        // There may be too many fields.
+        let _ = form.to_json(&written);
+    }
+    if let Ok(json) = form.multipart_to_json(data, "multipart/form-data; boundary=b") {
+        assert!(json.len() <= 8 * data.len() + 64);
+    }
+}
+
+/// Whatever the body, programs give JSON or say why not; what passes through them is read again as itself.
+pub fn jq_input(data: &[u8]) {
+    use crate::body::jq::{Bounds, Program};
+    thread_local! {
+        static PROGRAMS: [Program; 3] = [
+            ".",
+            "[.., (paths | tojson), (.. | strings | gsub(\"[a-z]+\"; \"x\")), (.. | tostring)] | sort | unique",
+            "walk(if type == \"object\" then with_entries(.value |= [.]) else . end)",
+        ]
+        .map(|text| Program::compile(text, &[]).expect("this is a program"));
+    }
+    let bounds = Bounds { steps: 100_000, output: 1 << 20, value: 1 << 20 };
+    PROGRAMS.with(|programs| {
+        for program in programs {
+            if let Ok(output) = program.run(data, &[], &bounds) {
+                assert!(output.len() <= bounds.output);
+                let free = Bounds { steps: 10_000_000, output: 16 << 20, value: 64 << 20 };
+                assert_eq!(programs[0].run(&output, &[], &free).as_ref(), Ok(&output));
+            }
+        }
+    });
 }

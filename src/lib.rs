@@ -18,7 +18,7 @@
 //!
 //! # The import rule
 //!
-//! Modules import to the left only: `types`, `http1`, `http01`, `deadline`, `clock` → `reply`, `telemetry` → `facts` →
+//! Modules import to the left only: `types`, `http1`, `http01`, `deadline`, `clock` → `reply`, `telemetry` → `body` → `facts` →
 //! `keep`, `client` → `build` → `cache`, `store` →
 //! `policy`, `upstream` → `config` → `gateway` → `proxy`, `admin` → `server` → `cli`.
 //! `tests/it/architecture.rs` holds it.
@@ -31,6 +31,8 @@ pub mod types;
 
 pub mod reply;
 pub mod telemetry;
+
+pub mod body;
 
 pub mod facts;
 

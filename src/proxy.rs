@@ -25,23 +25,24 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::cache::Fill;
+use crate::body::Shaping;
 use crate::facts::{Connection, Facts};
-use crate::gateway::{Choice, Destination, Gateway, Route};
+use crate::gateway::{Choice, Destination, Gateway, Part, Route};
 use crate::policy::Terms;
 use crate::reply::Reply;
 use crate::types::Failure;
 use crate::upstream::{Pick, Pool, Timeouts, Tried};
 use patience::Patience;
 
-use direct::Said;
 pub use direct::{Direct, LongWay, Served, Wire};
+use direct::{Elsewhere, Said};
 pub use mirror::Mirrors;
 pub use rehearsal::{End, Outcome};
 
@@ -69,8 +70,10 @@ pub struct Ctx {
     patience: Patience,
     /// What the cache had to do with the answer.
     said: Option<Said>,
-    /// The fetch that the request is made for, if the gateway makes it itself.
-    fetching: Option<Arc<Fill>>,
+    /// Who waits for the answer, if the gateway makes the request itself.
+    fetching: Option<Arc<Elsewhere>>,
+    /// Where the request is made, if it is made by another of the gateway's own.
+    elsewhere: Option<Arc<Elsewhere>>,
     /// The copy of the request that is being made, if one is.
     copy: Option<Box<mirror::Copy>>,
 }
@@ -104,6 +107,7 @@ impl Ctx {
             patience: Patience::default(),
             said: None,
             fetching: None,
+            elsewhere: None,
             copy: None,
         }
     }
@@ -116,6 +120,20 @@ impl Ctx {
             facts: self.facts.as_ref().map(|facts| facts.fork(connection)),
             ..Self::new(self.gateway.clone())
         }
+    }
+
+    /// For a part of an answer that is put together.
+    fn for_part(&self, part: &Part) -> Option<Self> {
+        let facts = self.facts.as_ref()?;
+        let mut own = facts.fork(Arc::new(facts.connection.within()));
+        own.attempts = 0;
+        own.trace = facts.trace.as_ref().map(|trace| Box::new(trace.fork()));
+        Some(Self {
+            route: Some(part.route.clone()),
+            facts: Some(own),
+            patience: Patience::own(),
+            ..Self::new(self.gateway.clone())
+        })
     }
 
     /// What the cache had to do with the answer.
@@ -164,6 +182,35 @@ impl Ctx {
             _ => (None, None),
         };
         one.into_iter().chain(several.into_iter().flatten())
+    }
+
+    /// Takes over what was found out where the request was made.
+    fn catch_up(&mut self) {
+        let found = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.facts.lock().take());
+        if let (Some(facts), Some(found)) = (&mut self.facts, found) {
+            facts.adopt(*found);
+        }
+    }
+
+    /// What came after the body of the answer.
+    fn trailers(&self) -> Option<HeaderMap> {
+        self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.trailers.lock().take())
+    }
+
+    /// What becomes of the body of an answer with this head, if anything does: `to_shape` as the upstream gave it, and
+    /// `to_send` to a client. The gateway's own answers are left as they are.
+    fn shaping(
+        &self,
+        head: &ResponseHeader,
+        what: (bool, bool),
+        request: &RequestHeader,
+    ) -> Result<Option<Shaping>, Reply> {
+        let (Some(route), Some(facts)) = (&self.route, &self.facts) else { return Ok(None) };
+        if !route.chain.shapes_bodies() || facts.stopped_by.is_some() {
+            return Ok(None);
+        }
+        let shaping = route.chain.shaping(head, what, request, facts)?;
+        Ok(Some(shaping).filter(|shaping| !shaping.is_empty()))
     }
 
     /// Shapes the head of an upstream's answer for the client.
@@ -219,6 +266,10 @@ impl ProxyHttp for Proxy {
         let routed = admit::route(request, ctx);
         log_line::begin(ctx);
         let verdict = match routed {
+            // What comes this way cannot be held, and is not let through unseen.
+            Ok(()) if ctx.route.as_ref().is_some_and(|route| route.shapes_bodies()) => {
+                Err(Reply::not_implemented("this route does not switch protocols"))
+            }
             Ok(()) => admit::enter(request, ctx).await,
             refused => refused,
         };
@@ -281,6 +332,18 @@ impl ProxyHttp for Proxy {
     async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         answer::shape(session, head, ctx);
         Ok(())
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        if let Some(elsewhere) = &ctx.fetching {
+            *elsewhere.trailers.lock() = Some(trailers.clone());
+        }
+        Ok(None)
     }
 
     fn response_body_filter(

@@ -4,11 +4,13 @@
 //! A problem says what a client may know. Its `cause` is for the operator and goes to the log only.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use pingora_http::ResponseHeader;
+use serde::{Serialize, Serializer};
 
 /// An answer that the gateway makes itself.
 #[derive(Clone, Debug)]
@@ -17,10 +19,10 @@ pub struct Reply {
     pub status: StatusCode,
     /// Header fields besides `Content-Length`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body of an answer that is not a problem.
+    /// The body of an answer that is not a problem, or the document of one that is [prepared](Self::prepared).
     pub body: Bytes,
     /// What went wrong, if something did.
-    pub problem: Option<Box<Problem>>,
+    pub problem: Option<Arc<Problem>>,
     /// Whether the connection ends with this answer.
     pub close: bool,
 }
@@ -64,6 +66,8 @@ problems! {
     body_too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The request body is too large";
     /// 414: the target is longer than allowed.
     uri_too_long = URI_TOO_LONG, "uri-too-long", "The request target is too long";
+    /// 415: the body is of a kind that is not taken here.
+    unsupported_media_type = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The kind of the body is not taken here";
     /// 417: an expectation other than `100-continue`.
     expectation_failed = EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met";
     /// 421: the request came by a connection that is not for its host.
@@ -78,6 +82,10 @@ problems! {
     not_implemented = NOT_IMPLEMENTED, "not-implemented", "The gateway does not implement this";
     /// 502: the upstream gave no proper answer.
     bad_upstream = BAD_GATEWAY, "upstream-failed", "The upstream gave no valid answer";
+    /// 502, or the status of the part: a part of an answer that is put together failed.
+    part_failed = BAD_GATEWAY, "part-failed", "A part of the answer failed";
+    /// 502: the upstream's answer cannot be made what it is to be.
+    bad_answer = BAD_GATEWAY, "answer-unusable", "The upstream's answer cannot be used";
     /// 503: no server of the upstream can take the request.
     no_upstream = SERVICE_UNAVAILABLE, "no-upstream", "No server can take the request now";
     /// 503: as many requests are under way as may be.
@@ -145,7 +153,15 @@ impl Reply {
     /// Adds the cause for the operator's log.
     pub fn because(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
         if let Some(problem) = &mut self.problem {
-            problem.cause = Some(cause.into());
+            Arc::make_mut(problem).cause = Some(cause.into());
+        }
+        self
+    }
+
+    /// Writes the document of a problem once, for an answer that many requests get: its clones share it.
+    pub fn prepared(mut self) -> Self {
+        if let Some(problem) = &self.problem {
+            self.body = problem.to_json(self.status).into();
         }
         self
     }
@@ -161,7 +177,10 @@ impl Reply {
         match &self.problem {
             Some(problem) if grpc => (self.grpc_head(problem), Bytes::new()),
             Some(problem) => {
-                let body = Bytes::from(problem.to_json(self.status));
+                let body = match self.body.is_empty() {
+                    true => problem.to_json(self.status).into(),
+                    false => self.body.clone(),
+                };
                 (self.head(Some("application/problem+json"), body.len()), body)
             }
             None => (self.head(None, self.body.len()), self.body.clone()),
@@ -169,29 +188,31 @@ impl Reply {
     }
 
     fn head(&self, content_type: Option<&'static str>, length: usize) -> ResponseHeader {
-        let mut head = empty_head(self.status, self.headers.len() + 3);
+        let mut fields = HeaderMap::with_capacity(self.headers.len() + ROOM);
         for (name, value) in &self.headers {
-            let _ = head.append_header(name.clone(), value.clone());
+            fields.append(name, value.clone());
         }
         if let Some(content_type) = content_type {
-            let _ = head.insert_header(CONTENT_TYPE, content_type);
-            let _ = head.insert_header(http::header::CACHE_CONTROL, "no-store");
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         let forbids_body = self.status.is_informational() || self.status == StatusCode::NO_CONTENT;
         if !forbids_body {
-            let _ = head.insert_header(CONTENT_LENGTH, length);
+            fields.insert(CONTENT_LENGTH, length.into());
         }
-        head
+        head(self.status, fields)
     }
 
     /// Trailers-only: one block of headers that ends the stream.
     fn grpc_head(&self, problem: &Problem) -> ResponseHeader {
-        let mut head = empty_head(StatusCode::OK, 4);
-        let _ = head.insert_header(CONTENT_TYPE, "application/grpc");
-        let _ = head.insert_header("grpc-status", grpc_status(self.status));
-        let message = percent_encoding::utf8_percent_encode(&problem.detail, GRPC_MESSAGE).to_string();
-        let _ = head.insert_header("grpc-message", message);
-        head
+        let mut fields = HeaderMap::with_capacity(ROOM);
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        fields.insert(GRPC_STATUS, HeaderValue::from_static(grpc_status(self.status)));
+        let message = percent_encoding::utf8_percent_encode(&problem.detail, GRPC_MESSAGE_SET).to_string();
+        if let Ok(message) = HeaderValue::try_from(message) {
+            fields.insert(GRPC_MESSAGE, message);
+        }
+        head(StatusCode::OK, fields)
     }
 
     fn problem(status: StatusCode, kind: &'static str, title: &'static str, detail: Cow<'static, str>) -> Self {
@@ -199,21 +220,27 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
-            problem: Some(Box::new(Problem { kind, title, detail, cause: None })),
+            problem: Some(Arc::new(Problem { kind, title, detail, cause: None })),
             close: false,
         }
     }
 }
 
 impl Problem {
-    fn to_json(&self, status: StatusCode) -> String {
-        serde_json::json!({
-            "type": format!("urn:portcullis:problem:{}", self.kind),
-            "title": self.title,
-            "status": status.as_u16(),
-            "detail": self.detail,
-        })
-        .to_string()
+    fn to_json(&self, status: StatusCode) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Document<'p> {
+            #[serde(rename = "type", serialize_with = "urn")]
+            kind: &'static str,
+            title: &'static str,
+            status: u16,
+            detail: &'p str,
+        }
+        fn urn<S: Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_str(&format_args!("urn:portcullis:problem:{kind}"))
+        }
+        let document = Document { kind: self.kind, title: self.title, status: status.as_u16(), detail: &self.detail };
+        serde_json::to_vec(&document).unwrap_or_default()
     }
 }
 
@@ -234,10 +261,20 @@ fn grpc_status(status: StatusCode) -> &'static str {
 }
 
 /// gRPC over HTTP/2: everything but printable ASCII, and `%` itself, is percent-encoded.
-const GRPC_MESSAGE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+const GRPC_MESSAGE_SET: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
 
-fn empty_head(status: StatusCode, fields: usize) -> ResponseHeader {
-    ResponseHeader::build(status, Some(fields)).expect("a status of the type StatusCode is valid")
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Fields of an answer besides its own, with some that policies add.
+const ROOM: usize = 8;
+
+/// Made from plain fields: Pingora's parses every name that it is given.
+fn head(status: StatusCode, fields: HeaderMap) -> ResponseHeader {
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = status;
+    parts.headers = fields;
+    parts.into()
 }
 
 #[cfg(test)]

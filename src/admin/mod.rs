@@ -100,6 +100,12 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// What is secret cannot be told, in words.
     fn config(&self) -> Result<Vec<u8>, String>;
+
+    /// Every route as JSON, with its policies, without their secrets.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON, in words.
+    fn routes(&self) -> Result<Vec<u8>, String>;
 }
 
 impl Admin {
@@ -128,6 +134,10 @@ impl Admin {
             "/config" => {
                 check_read(request)?;
                 self.blocking(NOT_SHOWN, |control| control.config()).await
+            }
+            "/routes" => {
+                check_read(request)?;
+                self.blocking(NOT_SHOWN, |control| control.routes()).await
             }
             _ => match path.strip_prefix("/caches/").and_then(|rest| rest.strip_suffix("/purge")) {
                 Some(name) => purge(&self.gateway.load(), request, name, &body),
@@ -185,7 +195,6 @@ impl Admin {
             "/metrics" => read(request, || of_type(StatusCode::OK, METRICS, self.control.metrics().into_bytes())),
             "/upstreams" => get(request, || (StatusCode::OK, show::pools(&gateway))),
             "/stores" => get(request, || (StatusCode::OK, show::stores(&gateway))),
-            "/routes" => get(request, || (StatusCode::OK, show::routes(&gateway))),
             "/caches" => get(request, || (StatusCode::OK, show::caches(&gateway))),
             _ => match path.strip_prefix("/upstreams/") {
                 Some(rest) => upstream(&gateway, request, rest),
@@ -302,7 +311,7 @@ fn problem(
     detail: impl Into<std::borrow::Cow<'static, str>>,
 ) -> Reply {
     let problem = Problem { kind, title, detail: detail.into(), cause: None };
-    Reply { problem: Some(Box::new(problem)), ..Reply::new(status) }
+    Reply { problem: Some(Arc::new(problem)), ..Reply::new(status) }
 }
 
 /// Reads what there is of a body, so that the connection can have another request.

@@ -4,7 +4,6 @@
 //! {"name":"users","algorithm":"round_robin","servers":[
 //!   {"address":"127.0.0.1:8081","weight":1,"health":"healthy","draining":false,"ejected":false,"active":3}]}
 //! {"name":"shared","up":true}
-//! {"name":"user","match":"GET /users/{id}","destination":"upstream","upstream":"users"}
 //! ```
 //!
 //! A server that a name was resolved to has it as `name`. What is shown is what one process knows; `active` changes
@@ -15,7 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::cache::Zone;
-use crate::gateway::{Destination, Gateway, Route};
+use crate::gateway::Gateway;
 use crate::store::Store;
 use crate::upstream::{Circuit, Health, Pool, Status};
 
@@ -38,15 +37,6 @@ struct ShownServer {
     draining: bool,
     ejected: bool,
     active: usize,
-}
-
-#[derive(Serialize)]
-struct ShownRoute<'r> {
-    name: &'r str,
-    r#match: &'r str,
-    destination: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'r str>,
 }
 
 #[derive(Serialize)]
@@ -90,11 +80,6 @@ pub(super) fn stores(gateway: &Gateway) -> Vec<u8> {
     json(&gateway.stores().iter().map(shown).collect::<Vec<_>>())
 }
 
-/// Every route, in the order of the file.
-pub(super) fn routes(gateway: &Gateway) -> Vec<u8> {
-    json(&(0..gateway.routes()).map(|i| shown_route(gateway.route(i))).collect::<Vec<_>>())
-}
-
 fn shown(pool: &Pool) -> ShownPool<'_> {
     ShownPool {
         name: pool.name(),
@@ -122,15 +107,6 @@ fn shown_server(status: Status) -> ShownServer {
         ejected: status.ejected,
         active: status.active,
     }
-}
-
-fn shown_route(route: &Arc<Route>) -> ShownRoute<'_> {
-    let (destination, upstream) = match &route.destination {
-        Destination::Upstream(pool) => ("upstream", Some(pool.name())),
-        Destination::Split(_) => ("split", None),
-        Destination::Reply(canned) => (canned.kind(), None),
-    };
-    ShownRoute { name: &route.name, r#match: &route.matches, destination, upstream }
 }
 
 /// Ends with a line break, for terminals.

@@ -116,6 +116,14 @@ impl Node {
         }
     }
 
+    /// The entries of a table, in the order of the file.
+    pub fn in_order(&self) -> Vec<(&str, &Entry)> {
+        let mut entries: Vec<_> =
+            self.table().into_iter().flatten().map(|(key, entry)| (key.as_str(), entry)).collect();
+        entries.sort_by_key(|(_, entry)| (entry.key.file, entry.key.start));
+        entries
+    }
+
     /// The elements, if it is an array.
     pub fn array(&self) -> Option<&[Node]> {
         match &self.value {

@@ -166,11 +166,6 @@ impl Store {
         fill
     }
 
-    /// A fetch of what is not stored.
-    pub fn apart(&self, request: &HeaderMap, resource: &Resource) -> Arc<Fill> {
-        Arc::new(self.fill(request, resource, None))
-    }
-
     fn fill(&self, request: &HeaderMap, resource: &Resource, slot: Option<Arc<[u8]>>) -> Fill {
         Fill::new(resource.clone(), request.clone(), slot, self.underway.clone())
     }

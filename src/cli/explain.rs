@@ -19,13 +19,11 @@ use super::rehearse::{Question, Rehearsed, wait};
 use super::{plan, reload};
 use crate::build::{Build, Node, Value};
 use crate::config::{self, Loaded};
-use crate::gateway::origin::{self, Layer};
+use crate::gateway::origin::{self, Layer, Merged};
 use crate::gateway::{Gateway, Route};
 use crate::http1::write_field;
-use crate::policy::{self, Chain, Scope};
 use crate::proxy::{End, Outcome};
 use crate::server::listener::ListenerSpec;
-use crate::telemetry::metrics::traffic::Meter;
 use crate::upstream::{Health, Pool};
 
 #[derive(clap::Args)]
@@ -292,38 +290,23 @@ fn policies_of(
     build: &mut Build<'_>,
 ) -> Vec<ShownPolicy> {
     let layers = origin::layers(root, node);
-    let nodes: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
-    // To know what is secret: that is found out where it is used.
-    let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
-    let scope = Scope {
-        captures,
-        route: "",
-        layers: &names,
-        owner: "",
-        providers: gateway.providers(),
-        zones: gateway.zones(),
-        stores: gateway.stores(),
-        authenticated: false,
-    };
-    let _ = Chain::compile(&nodes, &scope, &Meter::default(), build);
-    let mut shown = Vec::new();
-    for key in policy::KEYS {
-        let Some(nearest) = nodes.iter().find_map(|node| node.get(key)) else { continue };
+    let policies = origin::policies(&layers, captures, gateway, build);
+    let shown = |Merged { key, nearest, settings }: Merged<'_>| {
         let off = (nearest.value == Value::Boolean(false)).then(|| build.shown(nearest.place));
-        let mut settings = Vec::new();
-        if let Some(node) = policy::effective(key, &nodes) {
-            let mut path = vec![(*key).to_owned()];
-            leaves(&node, &mut path, &mut |path, leaf| {
+        let mut shown = Vec::new();
+        let mut path = vec![key.to_owned()];
+        if let Some(node) = &settings {
+            leaves(node, &mut path, &mut |path, leaf| {
                 let from = layers.iter().find(|layer| stands_in(layer, path, leaf));
                 let from = from.map(|layer| layer.name.clone()).unwrap_or_default();
                 let below = if path.len() > 1 { &path[1..] } else { path };
                 let key = below.iter().map(|key| bare(key)).collect::<Vec<_>>().join(".");
-                settings.push(Setting { key, value: toml(leaf, build), from, place: build.shown(leaf.place) });
+                shown.push(Setting { key, value: toml(leaf, build), from, place: build.shown(leaf.place) });
             });
         }
-        shown.push(ShownPolicy { policy: (*key).to_owned(), off, settings });
-    }
-    shown
+        ShownPolicy { policy: key.to_owned(), off, settings: shown }
+    };
+    policies.into_iter().map(shown).collect()
 }
 
 /// Visits every value that is no table, and every empty table.
@@ -393,6 +376,7 @@ fn ends(outcome: &Outcome) -> (Option<Answer>, Option<Sent>) {
             };
             (Some(answer), None)
         }
+        End::Parts(_) => (None, None),
         End::Upstream { pool, head } => {
             let sent = Sent { servers: servers(pool), head: lines(head) };
             (None, Some(sent))

@@ -34,7 +34,7 @@ use test::Test;
 
 /// An API gateway: one binary, one TOML file.
 ///
-/// Start with `portcullis demo`, which runs the gateway in front of three built-in services and prints requests to
+/// Start with `portcullis demo`, which runs the gateway in front of four built-in services and prints requests to
 /// try. Then write a file of your own, look it over with `portcullis check FILE`, and run it.
 #[derive(Parser)]
 #[command(name = "portcullis", version, max_term_width = 100)]
@@ -85,7 +85,7 @@ enum Command {
         #[command(subcommand)]
         what: Key,
     },
-    /// Run the demo: three small services and the gateway in front of them.
+    /// Run the demo: four small services and the gateway in front of them.
     Demo,
 }
 

@@ -240,6 +240,11 @@ impl Control for Running {
         let state = self.state.lock();
         show::config(state.generation, &state.loaded)
     }
+
+    fn routes(&self) -> Result<Vec<u8>, String> {
+        let state = self.state.lock();
+        show::routes(&self.current.load(), &state.loaded)
+    }
 }
 
 fn json(receipt: &impl Serialize) -> Result<Vec<u8>, String> {

@@ -1,7 +1,10 @@
-//! `GET /config` of the admin interface: the configuration at work, over all of its files, without its secrets.
+//! `GET /config` and `GET /routes` of the admin interface: the configuration at work, over all of its files, and what comes
+//! of it for each route, without secrets.
 //!
 //! ```json
 //! {"generation":2,"files":["portcullis.toml"],"config":{"admin":{"address":"127.0.0.1:9900","token":"***"}}}
+//! [{"name":"user","match":"GET /users/{id}","destination":"upstream","upstream":"users",
+//!   "policies":[{"policy":"auth","settings":"idp"},{"policy":"rate_limit","settings":{"rate":"10/s"}}]}]
 //! ```
 //!
 //! Stars stand for what the features know as secret, for URLs with a user or a password, and for texts whose key sounds
@@ -12,6 +15,8 @@ use serde_json::{Map, Value as Json};
 
 use crate::build::{Build, Node, Value};
 use crate::config::Loaded;
+use crate::gateway::origin::{self, Merged};
+use crate::gateway::{Destination, Gateway};
 
 /// What stands for a secret.
 const STARS: &str = "***";
@@ -26,6 +31,22 @@ struct Shown<'l> {
     config: Json,
 }
 
+#[derive(Serialize)]
+struct ShownRoute<'r> {
+    name: &'r str,
+    r#match: &'r str,
+    destination: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'r str>,
+    policies: Vec<ShownPolicy>,
+}
+
+#[derive(Serialize)]
+struct ShownPolicy {
+    policy: &'static str,
+    settings: Json,
+}
+
 /// A configuration as JSON. Each feature says what is secret while it compiles; so this compiles anew.
 ///
 /// # Errors
@@ -35,8 +56,38 @@ pub(super) fn config(generation: u64, loaded: &Loaded) -> Result<Vec<u8>, String
     if super::plan(&mut build).is_none() {
         return Err(build.diagnostics().to_string());
     }
-    let shown = Shown { generation, files: loaded.sources.names().collect(), config: json("", &loaded.root, &build) };
-    let mut text = serde_json::to_vec(&shown).map_err(|error| error.to_string())?;
+    written(&Shown { generation, files: loaded.sources.names().collect(), config: json("", &loaded.root, &build) })
+}
+
+/// The routes of a gateway that was compiled from `loaded`, in the order of the file, each with the policies that it has
+/// over its bundles and the defaults, in the order in which they run.
+///
+/// # Errors
+/// What comes of it is no JSON.
+pub(super) fn routes(gateway: &Gateway, loaded: &Loaded) -> Result<Vec<u8>, String> {
+    let mut build = loaded.build();
+    let shown = |(index, node): (usize, &Node)| {
+        let captures = origin::captures(index, &mut build);
+        let merged = origin::policies(&origin::layers(&loaded.root, node), &captures, gateway, &mut build);
+        let policy = |Merged { key, settings, .. }: Merged<'_>| {
+            Some(ShownPolicy { policy: key, settings: json(key, &settings?, &build) })
+        };
+        let policies = merged.into_iter().filter_map(policy).collect();
+        let route = gateway.route(index);
+        let (destination, upstream) = match &route.destination {
+            Destination::Upstream(pool) => ("upstream", Some(pool.name())),
+            Destination::Split(_) => ("split", None),
+            Destination::Aggregate(_) => ("aggregate", None),
+            Destination::Reply(canned) => (canned.kind(), None),
+        };
+        ShownRoute { name: &route.name, r#match: &route.matches, destination, upstream, policies }
+    };
+    written(&origin::routes(&loaded.root).iter().enumerate().map(shown).collect::<Vec<_>>())
+}
+
+/// Ends with a line break, for terminals.
+fn written(shown: &impl Serialize) -> Result<Vec<u8>, String> {
+    let mut text = serde_json::to_vec(shown).map_err(|error| error.to_string())?;
     text.push(b'\n');
     Ok(text)
 }

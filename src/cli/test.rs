@@ -345,15 +345,17 @@ impl Expect {
                     miss("sent", "it to be sent to an upstream".to_owned(), fate.to_string());
                 }
             }
-            End::Upstream { head, .. } => {
+            End::Parts(_) | End::Upstream { .. } => {
                 if let Some(status) = self.status {
                     miss("status", format!("the status {status}"), format!("{fate}, whose status is not known here"));
                 }
                 for (name, ..) in &self.headers {
                     miss(&format!("headers.{name}"), format!("the gateway to answer with `{name}`"), fate.to_string());
                 }
-                if let Some(sent) = &self.sent {
-                    sent.hold(head, &mut miss);
+                match (&self.sent, &outcome.end) {
+                    (Some(sent), End::Upstream { head, .. }) => sent.hold(head, &mut miss),
+                    (Some(_), _) => miss("sent", "it to be sent to one upstream".to_owned(), fate.to_string()),
+                    (None, _) => {}
                 }
             }
         }
@@ -404,6 +406,7 @@ impl fmt::Display for Fate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.0.end, self.0.stopped_by()) {
             (End::Upstream { pool, .. }, _) => write!(f, "an answer of the upstream `{}`", pool.name()),
+            (End::Parts(parts), _) => write!(f, "an answer out of {}", parts.join(", ")),
             (End::Answer { head, .. }, Some(by)) => write!(f, "{} by `{by}`", head.status.as_u16()),
             (End::Answer { head, .. }, None) => {
                 write!(f, "{}: the head of the request is refused", head.status.as_u16())

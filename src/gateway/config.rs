@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::split::Sticky;
 use crate::types::OneOrMore;
 
 /// The keys of a route that are not policies.
-pub(super) const ROUTE_KEYS: &[&str] = &["name", "match", "use", "upstream", "split", "sticky", "respond", "redirect"];
+pub(super) const ROUTE_KEYS: &[&str] =
+    &["name", "match", "use", "upstream", "split", "sticky", "aggregate", "respond", "redirect"];
 /// Keys of a route that are promised and not there yet.
-pub(super) const RESERVED: &[&str] = &["api", "aggregate"];
+pub(super) const RESERVED: &[&str] = &["api"];
 
 /// One `[[route]]`, without its policies.
 #[derive(Deserialize)]
@@ -26,8 +27,17 @@ pub(super) struct RouteConfig {
     pub upstream: Option<String>,
     pub split: Option<BTreeMap<String, u32>>,
     pub sticky: Option<Sticky>,
+    /// Whether there is one: it is compiled from the tree.
+    pub aggregate: Option<IgnoredAny>,
     pub respond: Option<RespondConfig>,
     pub redirect: Option<RedirectConfig>,
+}
+
+impl RouteConfig {
+    /// Whether it has a destination beside `aggregate`.
+    pub fn has_other_destination(&self) -> bool {
+        self.upstream.is_some() || self.split.is_some() || self.respond.is_some() || self.redirect.is_some()
+    }
 }
 
 /// What a route matches; short form: `"GET /users/{id}"`.

@@ -18,6 +18,7 @@
 //!
 //! The order of routes in the file means nothing: see [`matcher`] for which of several matching routes wins.
 
+mod aggregate;
 mod config;
 pub mod matcher;
 mod mirror;
@@ -46,6 +47,7 @@ use crate::upstream::{Pool, Seen, UpstreamConfig};
 use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
 use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, RequestView, RouteSpec, ValueTest};
 
+pub use aggregate::{Aggregate, Compose, Part, PartBody};
 pub use config::ValueMatch;
 pub use mirror::Mirror;
 pub use reply::Canned;
@@ -89,12 +91,21 @@ pub struct Route {
     made_of: Box<[u64]>,
 }
 
+impl Route {
+    /// Whether bodies on the route are looked at, or made by the gateway.
+    pub fn shapes_bodies(&self) -> bool {
+        self.chain.shapes_bodies() || matches!(self.destination, Destination::Aggregate(_))
+    }
+}
+
 /// Where requests go.
 pub enum Destination {
     /// To a server of a pool.
     Upstream(Arc<Pool>),
     /// To a server of one of several pools.
     Split(Split),
+    /// To servers of several pools, whose answers are put together.
+    Aggregate(Box<Aggregate>),
     /// Nowhere: the gateway answers.
     Reply(Canned),
 }
@@ -353,6 +364,7 @@ impl Routes<'_> {
         let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
         let scope = Scope {
             captures: &captures,
+            parts: &[],
             route: &name,
             layers: &names,
             owner: "",
@@ -372,7 +384,14 @@ impl Routes<'_> {
         let layers: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
         // Without its path a route's captures are not known: its policies would be reported for nothing.
         let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, self.meter, build));
-        let destination = self.destination(&config, &scope, build);
+        let destination = match node.get("aggregate") {
+            Some(aggregate) if !config.has_other_destination() => spec
+                .as_ref()
+                .and_then(|_| self.aggregate(aggregate, &layers, &scope, build))
+                .map(Box::new)
+                .map(Destination::Aggregate),
+            _ => self.destination(&config, &scope, build),
+        };
         let own_cache = node.get("cache").is_some_and(|cache| cache.value != Value::Boolean(false));
         if own_cache && matches!(destination, Some(Destination::Reply(_))) {
             build.error("cache", "the route answers by itself, so there is nothing to cache");
@@ -404,6 +423,12 @@ impl Routes<'_> {
             build.error("sticky", "`sticky` says nothing without a `split`");
         }
         match (&config.upstream, &config.split, &config.respond, &config.redirect) {
+            _ if config.aggregate.is_some() => {
+                build
+                    .error("", "the route has more than one destination")
+                    .help("keep one of `upstream`, `split`, `aggregate`, `respond`, `redirect`");
+                None
+            }
             (Some(name), None, None, None) => self.pool("upstream", name, build).map(Destination::Upstream),
             (None, Some(weights), None, None) => {
                 Split::compile(weights, config.sticky.as_ref(), |key, name, build| self.pool(key, name, build), build)
@@ -416,13 +441,15 @@ impl Routes<'_> {
                 build.within("redirect", |build| Canned::redirect(redirect, scope, build)).map(Destination::Reply)
             }
             (None, None, None, None) => {
-                build.error("", "the route leads nowhere").help("give it `upstream`, `split`, `respond` or `redirect`");
+                build
+                    .error("", "the route leads nowhere")
+                    .help("give it `upstream`, `split`, `aggregate`, `respond` or `redirect`");
                 None
             }
             _ => {
                 build
                     .error("", "the route has more than one destination")
-                    .help("keep one of `upstream`, `split`, `respond`, `redirect`");
+                    .help("keep one of `upstream`, `split`, `aggregate`, `respond`, `redirect`");
                 None
             }
         }

@@ -6,8 +6,10 @@ use std::cmp::Reverse;
 
 use super::config::MatchConfig;
 use super::matcher::{Part, RequestView, RouteSpec};
-use super::route_spec;
+use super::{Gateway, route_spec};
 use crate::build::{Build, Node};
+use crate::policy::{self, Chain, Scope};
+use crate::telemetry::metrics::traffic::Meter;
 
 /// A route that does not take a request.
 pub struct Miss {
@@ -82,6 +84,46 @@ pub fn layers<'t>(root: &'t Node, route: &'t Node) -> Vec<Layer<'t>> {
     layers.extend(used.iter().filter_map(Node::str).filter_map(bundle));
     layers.extend(root.get("defaults").map(|node| Layer { name: "defaults".to_owned(), node }));
     layers
+}
+
+/// A policy of a route.
+pub struct Merged<'t> {
+    /// Its key.
+    pub key: &'static str,
+    /// What the nearest layer that has the key says.
+    pub nearest: &'t Node,
+    /// Its settings over all layers; `None` where it is switched off.
+    pub settings: Option<Node>,
+}
+
+/// The policies of a route of `gateway`, in the order in which they run. What is secret of them is known to `build`
+/// from here on.
+pub fn policies<'t>(
+    layers: &[Layer<'t>],
+    captures: &[Box<str>],
+    gateway: &Gateway,
+    build: &mut Build<'_>,
+) -> Vec<Merged<'t>> {
+    let nodes: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
+    // What is secret is found out where it is used.
+    let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
+    let scope = Scope {
+        captures,
+        parts: &[],
+        route: "",
+        layers: &names,
+        owner: "",
+        providers: gateway.providers(),
+        zones: gateway.zones(),
+        stores: gateway.stores(),
+        authenticated: false,
+    };
+    let _ = Chain::compile(&nodes, &scope, &Meter::default(), build);
+    let merged = |key: &&'static str| {
+        let nearest = layers.iter().find_map(|layer| layer.node.get(key))?;
+        Some(Merged { key, nearest, settings: policy::effective(key, &nodes) })
+    };
+    policy::KEYS.iter().filter_map(merged).collect()
 }
 
 /// The routes of a configuration, by position.

@@ -40,7 +40,7 @@ impl Canned {
             {
                 build.error(&key, format!("`{name}` cannot be set here"));
             }
-            match Template::parse(text, scope.captures) {
+            match Template::parse_with(text, scope.names()) {
                 Ok(template) => headers.extend(header.map(|header| (header, template))),
                 Err(error) => drop(build.error(&key, error)),
             }
@@ -48,7 +48,7 @@ impl Canned {
         if !config.body.is_empty() && !headers.iter().any(|(name, _)| name == CONTENT_TYPE) {
             headers.push((CONTENT_TYPE, Template::parse("text/plain; charset=utf-8", &[]).ok()?));
         }
-        let body = match Template::parse(&config.body, scope.captures) {
+        let body = match Template::parse_with(&config.body, scope.names()) {
             Ok(body) => Some(body),
             Err(error) => {
                 build.error("body", error);
@@ -70,7 +70,7 @@ impl Canned {
         if ![301, 302, 303, 307, 308].contains(&config.status) {
             build.error("status", "a redirect has the status 301, 302, 303, 307 or 308");
         }
-        let to = match Template::parse(&config.to, scope.captures) {
+        let to = match Template::parse_with(&config.to, scope.names()) {
             Ok(to) => Some(to),
             Err(error) => {
                 build.error("to", error);

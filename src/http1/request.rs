@@ -7,6 +7,9 @@ use pingora_http::RequestHeader;
 
 use super::{Framing, Malformed, is_hop_by_hop, value, write_field};
 
+/// Bytes that most heads are within: a buffer gets them at once instead of growing with each field.
+const MOST_HEADS: usize = 1 << 10;
+
 /// Reads a head that was found to be sound, from the request line to the empty line.
 ///
 /// # Errors
@@ -39,6 +42,7 @@ pub fn parse(head: &Bytes) -> Result<RequestHeader, Malformed> {
 /// Writes the head of a request to a server: target in origin form, `Host` first, nothing that belongs to the
 /// connection that the request came by, and the framing of the body that follows.
 pub fn write(head: &RequestHeader, body: Framing, out: &mut Vec<u8>) {
+    out.reserve(MOST_HEADS);
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());

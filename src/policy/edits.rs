@@ -160,7 +160,7 @@ pub(super) fn field(name: &str, key: &str, build: &mut Build<'_>) -> Option<Head
 }
 
 fn value(text: &str, key: &str, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Value> {
-    let template = match Template::parse(text, scope.captures) {
+    let template = match Template::parse_with(text, scope.names()) {
         Ok(template) => template,
         Err(error) => {
             build.error(key, error);

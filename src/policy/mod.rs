@@ -16,6 +16,7 @@ use http::HeaderName;
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde::de::DeserializeOwned;
 
+use crate::body::{HELD, Held, Shaper, Shaping};
 use crate::build::{Build, Node, Value};
 use crate::cache::Zones;
 use crate::facts::Facts;
@@ -23,6 +24,7 @@ use crate::reply::Reply;
 use crate::store::Stores;
 use crate::telemetry::metrics::policies::PolicySeries;
 use crate::telemetry::metrics::traffic::Meter;
+use crate::types::template::Names;
 
 /// What one policy does. Every hook but `compile` may be left out.
 pub trait Policy: Sized + Send + Sync + 'static {
@@ -53,6 +55,26 @@ pub trait Policy: Sized + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Checks or changes the body of the request, which is held whole because [`Policy::settle`] asked for it: once, before
+    /// the upstream is asked. There may be none, and then it is empty. `request` is what the client sent.
+    fn body(&self, _body: &mut Held, _request: &RequestHeader, _facts: &mut Facts) -> Verdict {
+        Ok(())
+    }
+
+    /// What is to become of the body of an answer with this head. The policies are asked in the reverse of their order,
+    /// and each sees the head as those before leave it.
+    ///
+    /// # Errors
+    /// The answer that the client gets instead.
+    fn shaper(
+        &self,
+        _head: &ResponseHeader,
+        _request: &RequestHeader,
+        _facts: &Facts,
+    ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+        Ok(None)
+    }
+
     /// Changes the head of the response. The policies see it in the reverse of their order.
     fn response(&self, _head: &mut ResponseHeader, _request: &RequestHeader, _facts: &Facts) {}
 }
@@ -65,6 +87,8 @@ pub type Verdict = Result<(), Reply>;
 pub struct Scope<'r> {
     /// The names of the captures of the route's path, by position.
     pub captures: &'r [Box<str>],
+    /// The names of the parts of the aggregate that the policy's request is one of.
+    pub parts: &'r [Box<str>],
     /// The route's name.
     pub route: &'r str,
     /// The names of the layers that its policies are merged from: `route`, `policy.NAME`, `defaults`.
@@ -80,6 +104,13 @@ pub struct Scope<'r> {
     pub stores: &'r Stores,
     /// Whether the route has `auth`, so that whoever comes by it is known. [`Chain::compile`] finds it out.
     pub authenticated: bool,
+}
+
+impl<'r> Scope<'r> {
+    /// The names that texts may use.
+    pub fn names(&self) -> Names<'r> {
+        Names { captures: self.captures, parts: self.parts }
+    }
 }
 
 macro_rules! policies {
@@ -141,6 +172,23 @@ macro_rules! policies {
                 }
             }
 
+            fn body(&self, body: &mut Held, request: &RequestHeader, facts: &mut Facts) -> Verdict {
+                match self {
+                    $(Self::$variant(policy) => policy.body(body, request, facts),)*
+                }
+            }
+
+            fn shaper(
+                &self,
+                head: &ResponseHeader,
+                request: &RequestHeader,
+                facts: &Facts,
+            ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+                match self {
+                    $(Self::$variant(policy) => policy.shaper(head, request, facts),)*
+                }
+            }
+
             fn response(&self, head: &mut ResponseHeader, request: &RequestHeader, facts: &Facts) {
                 match self {
                     $(Self::$variant(policy) => policy.response(head, request, facts),)*
@@ -155,9 +203,11 @@ mod auth;
 mod authorize;
 mod by;
 mod cache;
+mod compress;
 mod concurrency;
 mod cors;
 mod edits;
+mod json;
 mod mirror;
 mod rate_limit;
 mod request;
@@ -172,6 +222,8 @@ mod when;
 pub use auth::fuzz_token;
 pub use auth::{KeyHash, Providers};
 pub use cache::{Cache, Wanted};
+pub use compress::Compress;
+pub use json::{JsonTemplate, json};
 pub use mirror::Mirror as MirrorTerms;
 pub use terms::Terms;
 pub use when::When;
@@ -191,13 +243,14 @@ policies! {
     timeout => Timeout(timeout::Timeout),
     retry => Retry(retry::Retry),
     response => Response(response::Response),
+    compress => Compress(compress::Compress),
 }
 
 pub use cors::preflight;
-pub use rate_limit::{Decision, Gcra, Table};
+pub use rate_limit::{Decision, Gcra, OwnRate, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
-pub const RESERVED: &[&str] = &["compress", "quota", "view"];
+pub const RESERVED: &[&str] = &["quota", "view"];
 
 /// The policies of one route, compiled.
 #[derive(Default)]
@@ -206,6 +259,8 @@ pub struct Chain {
     answers_preflights: bool,
     /// Where one of the steps is the cache.
     cache: Option<usize>,
+    /// Where one of them compresses.
+    compress: Option<usize>,
     terms: Terms,
     /// Fields that only the gateway may send to upstreams.
     stripped: Arc<[HeaderName]>,
@@ -229,9 +284,10 @@ impl Chain {
         }
         let answers_preflights = steps.iter().any(|(step, _)| step.answers_preflights());
         let cache = steps.iter().position(|(step, _)| matches!(step, Step::Cache(_)));
+        let compress = steps.iter().position(|(step, _)| matches!(step, Step::Compress(_)));
         let mut terms = Terms::default();
         steps.iter().for_each(|(step, _)| step.settle(&mut terms));
-        whole.then_some(Self { steps, answers_preflights, cache, terms, stripped: scope.providers.headers() })
+        whole.then_some(Self { steps, answers_preflights, cache, compress, terms, stripped: scope.providers.headers() })
     }
 
     /// What holds for every exchange of the route.
@@ -250,6 +306,19 @@ impl Chain {
             Some((Step::Cache(cache), _)) => Some(cache),
             _ => None,
         }
+    }
+
+    /// What compresses the route's answers.
+    pub fn compress(&self) -> Option<&Compress> {
+        match self.steps.get(self.compress?) {
+            Some((Step::Compress(compress), _)) => Some(compress),
+            _ => None,
+        }
+    }
+
+    /// Whether a policy looks at bodies: then the request stays where these can be held.
+    pub fn shapes_bodies(&self) -> bool {
+        self.terms.holds_body || self.terms.reads_answers || self.compress.is_some()
     }
 
     /// Runs the request through the policies until one stops it; says which.
@@ -271,6 +340,42 @@ impl Chain {
     /// Changes what is sent to the upstream.
     pub fn upstream(&self, head: &mut RequestHeader, request: &RequestHeader, facts: &Facts) -> Verdict {
         self.steps.iter().try_for_each(|(step, _)| step.upstream(head, request, facts))
+    }
+
+    /// Takes the body of the request, which is held whole, through the policies.
+    pub fn body(&self, body: &mut Held, request: &RequestHeader, facts: &mut Facts) -> Verdict {
+        for (step, counts) in &self.steps {
+            if let Err(reply) = step.body(body, request, facts) {
+                account(step.key(), counts, &Err(reply.clone()), None, facts);
+                return Err(reply);
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of the body of an answer with this head: `to_shape` as the upstream gave it, and `to_send` to a client.
+    ///
+    /// # Errors
+    /// The answer that the client gets instead.
+    pub fn shaping(
+        &self,
+        head: &ResponseHeader,
+        (to_shape, to_send): (bool, bool),
+        request: &RequestHeader,
+        facts: &Facts,
+    ) -> Result<Shaping, Reply> {
+        let mut shaping = Shaping::new(self.terms.most_answer.unwrap_or(HELD));
+        let mut head = Cow::Borrowed(head);
+        for (step, _) in self.steps.iter().rev().filter(|_| to_shape && self.terms.reads_answers) {
+            if let Some(mut shaper) = step.shaper(&head, request, facts)? {
+                shaper.head(head.to_mut());
+                shaping.add(shaper);
+            }
+        }
+        if let Some(shaper) = self.compress().filter(|_| to_send).and_then(|policy| policy.offer(&head, request)) {
+            shaping.add(shaper);
+        }
+        Ok(shaping)
     }
 
     /// Runs the response through the policies that the request entered, backwards.

@@ -9,6 +9,12 @@ use super::timeout::Timeout;
 pub struct Terms {
     /// Bytes that the body of a request may have.
     pub max_body: Option<u64>,
+    /// Whether the body of a request is held whole, and looked at before the upstream is asked.
+    pub holds_body: bool,
+    /// Whether the bodies of answers are read, and so asked for without a content coding and whole.
+    pub reads_answers: bool,
+    /// Bytes of an answer that are held at most, where it is read.
+    pub most_answer: Option<u64>,
     /// How long things may take, in the place of what the upstream says.
     pub timeout: Timeout,
     /// What is tried again, in the place of what the upstream says.

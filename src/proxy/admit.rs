@@ -102,7 +102,7 @@ pub(super) async fn enter(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict
     };
     route.chain.request(request, facts).await?;
     match &route.destination {
-        Destination::Upstream(_) => Ok(()),
+        Destination::Upstream(_) | Destination::Aggregate(_) => Ok(()),
         Destination::Split(split) => {
             ctx.choice = split.choose(request, facts);
             Ok(())

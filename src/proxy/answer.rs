@@ -9,7 +9,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::{Ctx, direct};
+use super::Ctx;
 use crate::reply::Reply;
 
 /// How long what is left of a request's body is awaited on HTTP/2 once it is answered: a stream whose request was not
@@ -63,9 +63,9 @@ pub(super) fn shape(session: &mut Session, head: &mut ResponseHeader, ctx: &mut 
 }
 
 /// Tells whoever the gateway asks for what was found out.
-fn report(ctx: &mut Ctx) {
-    if let Some(fill) = &ctx.fetching {
-        direct::report(fill, ctx.facts.as_mut());
+fn report(ctx: &Ctx) {
+    if let (Some(elsewhere), Some(facts)) = (&ctx.fetching, &ctx.facts) {
+        *elsewhere.facts.lock() = Some(Box::new(facts.fork(facts.connection.clone())));
     }
 }
 

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Method, Version};
+use http::header::{ACCEPT_ENCODING, EXPECT, IF_RANGE, RANGE};
+use http::{HeaderValue, Method, Version};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -87,11 +88,16 @@ pub(super) fn shape(original: &RequestHeader, head: &mut RequestHeader, ctx: &Ct
 pub(super) fn shape_for(pool: &Pool, original: &RequestHeader, head: &mut RequestHeader, ctx: &Ctx) -> Verdict {
     let (Some(facts), Some(route)) = (&ctx.facts, &ctx.route) else { return Ok(()) };
     forwarded::write(original, head, facts, pool.forwarded());
-    if let Some(trace) = &facts.trace {
-        trace.write(&mut |name, value| match value {
-            Some(value) => drop(head.insert_header(name, value)),
-            None => drop(head.remove_header(&name)),
-        });
+    if let Some(sends) = &facts.sends {
+        sends.tell(head);
+    }
+    if route.chain.terms().reads_answers {
+        // Of an answer that is read all is needed, and as it is.
+        [RANGE, IF_RANGE].iter().for_each(|name| drop(head.remove_header(name)));
+        let _ = head.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    if route.shapes_bodies() {
+        head.remove_header(&EXPECT);
     }
     route.chain.upstream(head, original, facts)
 }
@@ -118,13 +124,14 @@ pub(super) fn response(session: &mut Session, head: &mut ResponseHeader, ctx: &m
 /// sent to the client yet.
 pub(super) fn answered(method: &Method, untouched: bool, head: &ResponseHeader, ctx: &mut Ctx) -> bool {
     let Some(attempt) = &mut ctx.attempt else { return true };
-    let latency = attempt.started.elapsed();
+    let now = Instant::now();
+    let latency = now.saturating_duration_since(attempt.started);
     attempt.pick.answered(head.status.as_u16(), latency);
     attempt.answered = true;
     if let Some(facts) = &mut ctx.facts {
         facts.first_byte = Some(latency);
         if let Some(trace) = &mut facts.trace {
-            trace.answered(facts.started.elapsed(), head.status.as_u16());
+            trace.answered(now.saturating_duration_since(facts.started), head.status.as_u16());
         }
     }
     let failure = Failure::Status(head.status.as_u16());

@@ -1,4 +1,5 @@
-//! What an upstream is told of the request's way: `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via`, `X-Request-Id`.
+//! What an upstream is told of the request's way: `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via`, `X-Request-Id`, and
+//! the trace that it belongs to.
 //!
 //! From an untrusted peer none of it is believed, and only our own word goes on. A trusted proxy's word stays, and
 //! ours is added to it.
@@ -41,6 +42,9 @@ pub(super) fn write(original: &RequestHeader, head: &mut RequestHeader, facts: &
     }
     fields.insert(X_REQUEST_ID, facts.id.clone());
     fields.append(VIA, via(original.version));
+    if let Some(trace) = &facts.trace {
+        trace.write(fields);
+    }
     *head = RequestHeader::from(parts);
 }
 

@@ -95,6 +95,7 @@ fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, (duration, ow
         tls: facts.connection.tls.as_ref().map_or("", |tls| tls.version),
         stopped_by: facts.stopped_by.unwrap_or(""),
         shadowed: facts.shadowed.unwrap_or(""),
+        missing: facts.missing.as_deref().unwrap_or(""),
         cache: facts.cache.map_or("", Cached::word),
         refused: "",
         cause,

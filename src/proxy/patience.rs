@@ -22,6 +22,8 @@ pub(super) struct Patience {
     /// The longest silence from now on; none while the request is being sent.
     silence: Option<Duration>,
     keeper: Keeper,
+    /// The server is waited for elsewhere: here it has all the time that it is given there.
+    elsewhere: bool,
     /// The deadline, where the exchange keeps it.
     own: Deadline,
 }
@@ -64,10 +66,15 @@ pub(super) fn longest_silence(ctx: &Ctx) -> Option<Duration> {
     Some(left.map_or(silence, |left| silence.min(left)).max(Duration::from_millis(1)))
 }
 
+/// The server is asked at another end, where the time that it takes is looked at.
+pub(super) fn elsewhere(ctx: &mut Ctx) {
+    ctx.patience.elsewhere = true;
+}
+
 /// The server is waited for while the request is being sent: it must take what is there for it.
 pub(super) fn server(ctx: &Ctx) {
     if let (Some(facts), Some(timeouts)) = (&ctx.facts, ctx.timeouts()) {
-        ctx.patience.bound(facts, Some(timeouts.first_byte));
+        ctx.patience.bound(facts, Some(timeouts.first_byte).filter(|_| !ctx.patience.elsewhere));
     }
 }
 
@@ -81,13 +88,13 @@ pub(super) fn client(ctx: &Ctx) {
 /// The request is sent: its answer is awaited.
 pub(super) fn sent(ctx: &mut Ctx) {
     let Some(first_byte) = ctx.timeouts().map(|timeouts| timeouts.first_byte) else { return };
-    ctx.patience.silence = Some(first_byte);
+    ctx.patience.silence = Some(first_byte).filter(|_| !ctx.patience.elsewhere);
     went_on(ctx);
 }
 
 /// The head of the answer is here, and says what to expect of the rest.
 pub(super) fn answered(ctx: &mut Ctx, head: &ResponseHeader) {
-    let (Some(timeouts), Some(facts)) = (ctx.timeouts(), &ctx.facts) else { return };
+    let (Some(timeouts), Some(facts), false) = (ctx.timeouts(), &ctx.facts, ctx.patience.elsewhere) else { return };
     let events = |value: &HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let stream = upgraded || facts.grpc || head.headers.get(CONTENT_TYPE).is_some_and(events);

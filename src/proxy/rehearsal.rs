@@ -42,6 +42,8 @@ pub enum End {
         /// Its body.
         body: Bytes,
     },
+    /// Several servers are asked for the parts of an answer: their names.
+    Parts(Vec<Box<str>>),
     /// A server is asked.
     Upstream {
         /// The pool that it is one of.
@@ -140,13 +142,16 @@ async fn through(request: &mut RequestHeader, body: Framing, ctx: &mut Ctx) -> R
     if let (Some(facts), Some(Destination::Split(split))) = (&ctx.facts, ctx.route.as_ref().map(|r| &r.destination)) {
         ctx.choice = split.likely(request, facts);
     }
-    let pool = forward::pool(ctx).ok_or_else(|| Reply::internal("the route has no upstream"))?;
     if let (Some(facts), Some(route)) = (&mut ctx.facts, &ctx.route)
         && route.chain.cache().is_some()
     {
         let asked = Cache::takes(request, facts, body != Framing::None);
         facts.cache = Some(if asked { Cached::Miss } else { Cached::Bypass });
     }
+    if let Some(Destination::Aggregate(aggregate)) = ctx.route.as_ref().map(|route| &route.destination) {
+        return Ok(End::Parts(aggregate.parts.iter().map(|part| part.name.clone()).collect()));
+    }
+    let pool = forward::pool(ctx).ok_or_else(|| Reply::internal("the route has no upstream"))?;
     let mut head = request.clone();
     forward::shape(request, &mut head, ctx)?;
     let mut written = Vec::new();

@@ -32,6 +32,8 @@ use crate::proxy::Wire;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Read at once while a head is awaited; lives on the stack of one poll only.
 const READ: usize = 4 << 10;
+/// A head and a small body.
+const SMALL_BEHIND: usize = 2 << 10;
 /// What may wait to be sent.
 const MOST_BEHIND: usize = 16 << 10;
 /// What may be read ahead while an upstream is at work.
@@ -353,6 +355,7 @@ impl Wire for Conn {
     }
 
     fn unsent(&mut self) -> &mut Vec<u8> {
+        self.room_behind(0);
         &mut self.behind
     }
 
@@ -367,9 +370,7 @@ impl AsyncWrite for Conn {
         if this.behind.len() + buf.len() > MOST_BEHIND {
             return this.poll_write_through(cx, buf);
         }
-        if this.behind.capacity() == 0 {
-            this.behind.reserve(buf.len().max(2 << 10));
-        }
+        this.room_behind(buf.len());
         this.behind.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }
@@ -388,6 +389,13 @@ impl AsyncWrite for Conn {
 }
 
 impl Conn {
+    /// Makes room for an answer's head and a small body at once, instead of growing with each field.
+    fn room_behind(&mut self, length: usize) {
+        if self.behind.capacity() == 0 {
+            self.behind.reserve(length.max(SMALL_BEHIND));
+        }
+    }
+
     /// Sends what waits, and then of `buf` what can be sent.
     fn poll_write_through(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         while !self.behind.is_empty() && self.io.is_write_vectored() {

@@ -14,8 +14,10 @@ use crate::telemetry::trace::{Span, export};
 
 /// Spans in one request.
 const MOST: usize = 512;
-/// How long the first span of a batch waits for others.
-const GATHERING: Duration = Duration::from_secs(1);
+/// How often the first span of a batch looks whether there are enough others, and how many times it does. Nobody is
+/// woken by those that come meanwhile: that would cost each of them more than all else that is done for it.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 20;
 /// How long a collector may take.
 const LONGEST: Duration = Duration::from_secs(10);
 /// Bytes of its answer, which says at most how many spans it did not want.
@@ -48,8 +50,16 @@ impl Collector {
             if spans.recv_many(&mut batch, MOST).await == 0 {
                 return;
             }
-            let more = async { while batch.len() < MOST && spans.recv_many(&mut batch, MOST).await > 0 {} };
-            let _ = tokio::time::timeout(GATHERING, more).await;
+            for _ in 0..LOOKS {
+                if batch.len() + spans.len() >= MOST || spans.is_closed() {
+                    break;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            let room = MOST - batch.len();
+            if room > 0 && !spans.is_empty() {
+                spans.recv_many(&mut batch, room).await;
+            }
             match self.send(export(&batch)).await {
                 Ok(()) if fails => log::info!("the collector {} takes traces again", self.uri),
                 Ok(()) => {}

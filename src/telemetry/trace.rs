@@ -22,9 +22,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prometheus::IntCounter;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
+
+use crate::types::hex;
 
 /// `traceparent`.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -51,7 +53,7 @@ pub struct Trace {
     parent: Option<u64>,
     sampled: bool,
     /// The trace's id in hexadecimal.
-    text: Box<str>,
+    text: [u8; 32],
     policies: Vec<Passed>,
     attempts: SmallVec<[Attempt; 1]>,
 }
@@ -137,12 +139,11 @@ impl Tracer {
             Some((id, parent, sampled)) => (id, Some(parent), sampled),
             None => (fastrand::u128(1..), None, u64::from(fastrand::u32(..)) < self.sampled),
         };
-        let text = format!("{id:032x}").into();
         Box::new(Trace {
             span: fastrand::u64(1..),
             parent,
             sampled,
-            text,
+            text: hex(id),
             policies: Vec::new(),
             attempts: SmallVec::new(),
         })
@@ -164,7 +165,7 @@ impl Trace {
 
     /// Its id in hexadecimal, for logs.
     pub fn id(&self) -> &str {
-        &self.text
+        std::str::from_utf8(&self.text).unwrap_or_default()
     }
 
     /// A request waited in a policy, or was answered by it with a status; the times are since it began.
@@ -191,13 +192,29 @@ impl Trace {
         }
     }
 
+    /// The trace of a request that is made to answer this one.
+    pub fn fork(&self) -> Self {
+        Self { policies: Vec::new(), attempts: SmallVec::new(), ..self.clone() }
+    }
+
+    /// Takes over what became of a request that was made to answer this one.
+    pub fn join(&mut self, fork: Self) {
+        self.attempts.extend(fork.attempts);
+        self.policies.extend(fork.policies);
+    }
+
     /// Tells a server of the trace. Who is not believed has nothing to tell.
-    pub fn write(&self, headers: &mut impl FnMut(HeaderName, Option<HeaderValue>)) {
+    pub fn write(&self, fields: &mut HeaderMap) {
         let span = self.attempts.last().map_or(self.span, |attempt| attempt.span);
-        let text = format!("00-{}-{span:016x}-{:02x}", self.text, u8::from(self.sampled));
-        headers(TRACEPARENT, HeaderValue::try_from(text).ok());
+        let mut text = *b"00-________________________________-________________-00";
+        text[3..35].copy_from_slice(&self.text);
+        text[36..52].copy_from_slice(&hex::<16>(span.into()));
+        text[54] = b'0' + u8::from(self.sampled);
+        if let Ok(text) = HeaderValue::from_bytes(&text) {
+            fields.insert(TRACEPARENT, text);
+        }
         if self.parent.is_none() {
-            headers(TRACESTATE, None);
+            fields.remove(TRACESTATE);
         }
     }
 }
@@ -210,8 +227,8 @@ impl Span {
         let at = |time: Duration| nanos(began + time);
         let below = |id, name, kind, from, to: Duration, attributes, failed| Exported {
             trace_id: trace.id(),
-            span_id: hex(id),
-            parent_span_id: hex(trace.span),
+            span_id: Some(id),
+            parent_span_id: Some(trace.span),
             flags: trace.sampled.into(),
             name,
             kind,
@@ -224,7 +241,7 @@ impl Span {
         // A name has few values: a method that nobody knows is not part of it.
         let short = if method == OTHER_METHOD { "HTTP" } else { &*self.method };
         spans.push(Exported {
-            parent_span_id: trace.parent.map_or(String::new(), hex),
+            parent_span_id: trace.parent,
             ..below(
                 trace.span,
                 match &self.pattern {
@@ -321,13 +338,17 @@ fn known_method(method: &str) -> &str {
 #[serde(rename_all = "camelCase")]
 struct Exported<'s> {
     trace_id: &'s str,
-    span_id: String,
-    parent_span_id: String,
+    #[serde(serialize_with = "id")]
+    span_id: Option<u64>,
+    #[serde(serialize_with = "id")]
+    parent_span_id: Option<u64>,
     flags: u8,
     name: Cow<'s, str>,
     kind: u8,
-    start_time_unix_nano: String,
-    end_time_unix_nano: String,
+    #[serde(serialize_with = "digits")]
+    start_time_unix_nano: u64,
+    #[serde(serialize_with = "digits")]
+    end_time_unix_nano: u64,
     attributes: Vec<Attribute<'s>>,
     status: Status,
 }
@@ -349,8 +370,18 @@ struct Attribute<'s> {
 #[serde(rename_all = "camelCase")]
 enum Value<'s> {
     StringValue(Cow<'s, str>),
-    /// As text, as OTLP's JSON has it.
-    IntValue(String),
+    IntValue(#[serde(serialize_with = "digits")] u64),
+}
+
+/// Spans are named in hexadecimal, and who has no parent says so by no digits.
+fn id<S: Serializer>(span: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = span.map(|span| hex::<16>(span.into()));
+    serializer.serialize_str(text.as_ref().and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default())
+}
+
+/// Numbers of 64 bits are text in the JSON of OTLP.
+fn digits<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(itoa::Buffer::new().format(*number))
 }
 
 #[derive(Serialize)]
@@ -424,12 +455,8 @@ fn parse(text: &[u8]) -> Option<(u128, u64, bool)> {
     (id != 0 && parent != 0).then_some((id, parent, flags & 1 == 1))
 }
 
-fn hex(span: u64) -> String {
-    format!("{span:016x}")
-}
-
-fn nanos(time: SystemTime) -> String {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string()
+fn nanos(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn text<'s>(key: &'static str, value: impl Into<Cow<'s, str>>) -> Attribute<'s> {
@@ -437,7 +464,7 @@ fn text<'s>(key: &'static str, value: impl Into<Cow<'s, str>>) -> Attribute<'s> 
 }
 
 fn number<'s>(key: &'static str, value: u64) -> Attribute<'s> {
-    Attribute { key, value: Value::IntValue(value.to_string()) }
+    Attribute { key, value: Value::IntValue(value) }
 }
 
 #[cfg(test)]

@@ -55,6 +55,17 @@ pub enum Variable {
     Route,
     /// The upstream's name.
     Upstream,
+    /// What a part of an aggregate has answered, by its position: all of it, or the member that a dotted path leads to.
+    Part(usize, Box<str>),
+}
+
+/// The names that a text may use beside those that are always there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Names<'n> {
+    /// What the route's path captures, by position.
+    pub captures: &'n [Box<str>],
+    /// The parts of an aggregate, by position.
+    pub parts: &'n [Box<str>],
 }
 
 /// Where the values come from.
@@ -83,6 +94,14 @@ impl Template {
     /// # Errors
     /// A brace without its other, or a variable that is not known.
     pub fn parse(text: &str, captures: &[Box<str>]) -> Result<Self, String> {
+        Self::parse_with(text, Names { captures, parts: &[] })
+    }
+
+    /// Parses a text that may use these names.
+    ///
+    /// # Errors
+    /// A brace without its other, or a variable that is not known.
+    pub fn parse_with(text: &str, names: Names<'_>) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -100,7 +119,7 @@ impl Template {
                 if !literal.is_empty() {
                     parts.push(Part::Text(std::mem::take(&mut literal).into()));
                 }
-                parts.push(Part::Variable(Variable::parse(&rest[..end], captures)?));
+                parts.push(Part::Variable(Variable::parse(&rest[..end], names)?));
                 rest = &rest[end + 1..];
             }
         }
@@ -116,6 +135,22 @@ impl Template {
         match self.parts.as_slice() {
             [] => Some(""),
             [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The variables in it.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Variable(variable) => Some(variable),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// The variable that all of the text is.
+    pub fn only_variable(&self) -> Option<&Variable> {
+        match self.parts.as_slice() {
+            [Part::Variable(variable)] => Some(variable),
             _ => None,
         }
     }
@@ -286,7 +321,11 @@ fn is_ip_literal(host: &[u8]) -> bool {
 }
 
 impl Variable {
-    fn parse(name: &str, captures: &[Box<str>]) -> Result<Self, String> {
+    fn parse(name: &str, Names { captures, parts }: Names<'_>) -> Result<Self, String> {
+        let (part, path) = name.split_once('.').unwrap_or((name, ""));
+        if let Some(position) = parts.iter().position(|known| **known == *part) {
+            return Ok(Self::Part(position, path.into()));
+        }
         if let Some((_, variable)) = PLAIN.iter().find(|(known, _)| *known == name) {
             return Ok(variable.clone());
         }
@@ -297,6 +336,9 @@ impl Variable {
                 None if captures.is_empty() => Err(format!("`{{{name}}}`: the route's path captures nothing")),
                 None => Err(format!("`{{{name}}}`: the route's path captures {}", captures.join(", "))),
             };
+        }
+        if let Some(position) = captures.iter().position(|known| **known == *name) {
+            return Ok(Self::Capture(position));
         }
         if let Some(header) = name.strip_prefix("header.") {
             return header
@@ -348,6 +390,7 @@ mod tests {
         let captures = ["id".into()];
         let render = |text: &str| String::from_utf8(Template::parse(text, &captures).unwrap().render(&Values)).unwrap();
         assert_eq!(render("/users/{path.id}!"), "/users/7%20x!");
+        assert_eq!(render("/users/{id}!"), "/users/7%20x!");
         assert_eq!(render("{{{client.ip}}}"), "{192.0.2.1}");
         assert_eq!(render(""), "");
         let path = Template::parse("/{path.id}/{header.x}", &captures).unwrap().render_path(&Values);

@@ -258,11 +258,68 @@ fn routes_are_shown() {
     let routes = ask(&gw, "GET", "/routes").expect(200);
     assert_eq!(routes.header("content-type"), "application/json");
     let expected = json!([
-        { "name": "user", "match": "GET,HEAD /users/{id}", "destination": "upstream", "upstream": "users" },
-        { "name": "api.example.com/old", "match": "api.example.com/old", "destination": "redirect" },
-        { "name": "/hello", "match": "/hello", "destination": "respond" },
+        { "name": "user", "match": "GET,HEAD /users/{id}", "destination": "upstream", "upstream": "users", "policies": [] },
+        { "name": "api.example.com/old", "match": "api.example.com/old", "destination": "redirect", "policies": [] },
+        { "name": "/hello", "match": "/hello", "destination": "respond", "policies": [] },
     ]);
     assert_eq!(routes.json(), expected);
+}
+
+#[test]
+fn routes_show_what_comes_of_their_layers_without_secrets() {
+    let text = r#"
+        [auth.key]
+        api_key = { header = "X-Key" }
+        [consumer.me]
+        keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
+        [defaults]
+        rate_limit = { rate = "100/s", by = "client" }
+        response = { headers = { remove = ["X-Powered-By"] } }
+        [policy.partner]
+        rate_limit = { burst = 7 }
+        request = { path = "/v1/{path.id}", headers = { set = { Authorization = "Bearer s3cret-bearer", X-From = "http://me:s3cret-url@host/" } } }
+        [[route]]
+        match = "/users/{id}"
+        use = ["partner"]
+        auth = "key"
+        timeout = "2s"
+        rate_limit = { rate = "10/s" }
+        response = false
+        respond = {}
+        [[route]]
+        match = "/plain"
+        retry = false
+        respond = {}
+    "#;
+    let gw = gateway().config(text).start();
+    let policies = |i: usize| {
+        let routes = ask(&gw, "GET", "/routes").expect(200);
+        assert!(!routes.text().contains("s3cret"), "{}", routes.text());
+        routes.json()[i]["policies"].clone()
+    };
+    let limit = |rate: serde_json::Value| json!({ "policy": "rate_limit", "settings": rate });
+    assert_eq!(
+        policies(0),
+        json!([
+            { "policy": "auth", "settings": "key" },
+            limit(json!({ "rate": "10/s", "burst": 7, "by": "client" })),
+            { "policy": "request", "settings": { "path": "/v1/{path.id}", "headers": { "set": { "Authorization": "***", "X-From": "***" } } } },
+            { "policy": "timeout", "settings": { "total": "2s" } },
+        ])
+    );
+    assert_eq!(
+        policies(1),
+        json!([
+            limit(json!({ "rate": "100/s", "by": "client" })),
+            { "policy": "retry", "settings": { "attempts": 0 } },
+            { "policy": "response", "settings": { "headers": { "remove": ["X-Powered-By"] } } },
+        ])
+    );
+
+    gw.rewrite(&text.replace("10/s", "20/s").replace("retry = false", "rate_limit = false"));
+    ask(&gw, "POST", "/reload").expect(200);
+    assert_eq!(policies(0)[1]["settings"]["rate"], "20/s");
+    assert_eq!(policies(1).as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -63,8 +63,10 @@ fn completed(fragment: &str) -> String {
         text += "[listen.public]\naddress = \"127.0.0.1:8080\"\n";
     }
     if !has("[upstream") {
+        let named =
+            |rest: &'_ str| rest.trim_start().strip_prefix('=').is_some_and(|rest| rest.trim_start().starts_with('"'));
         let mut names: Vec<&str> =
-            fragment.lines().filter_map(|line| line.strip_prefix("upstream ")?.split('"').nth(1)).collect();
+            fragment.split("upstream").filter(|rest| named(rest)).filter_map(|rest| rest.split('"').nth(1)).collect();
         names.sort_unstable();
         names.dedup();
         text += "[upstream]\n";

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderName, HeaderValue};
@@ -12,9 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::build::{Build, Node};
-use crate::facts::{Consumer, OwnRate, claim};
-use crate::policy::Gcra;
-use crate::types::Rate;
+use crate::facts::{Consumer, claim};
+use crate::policy::OwnRate;
 use crate::types::template::Template;
 
 /// `[consumer.NAME]` as it is written.
@@ -27,16 +25,9 @@ struct ConsumerConfig {
     keys: Vec<KeyConfig>,
     #[serde(default)]
     certificates: Vec<String>,
-    rate_limit: Option<RateConfig>,
+    rate_limit: Option<OwnRate>,
     #[serde(default, rename = "quota")]
     _quota: NotYet,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RateConfig {
-    rate: Rate,
-    burst: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -114,9 +105,9 @@ impl Consumers {
     /// The same consumers, with what a provider tells upstreams of them.
     pub(super) fn with_headers(&self, headers: &Headers) -> Self {
         let told = |consumer: &Arc<Consumer>| {
-            let Consumer { name, groups, claims, rate, .. } = &**consumer;
-            let (name, groups, claims, rate) = (name.clone(), groups.clone(), claims.clone(), rate.clone());
-            Arc::new(told(Consumer { name, groups, claims, headers: Vec::new(), rate }, headers))
+            let Consumer { name, groups, claims, pace, .. } = &**consumer;
+            let (name, groups, claims, pace) = (name.clone(), groups.clone(), claims.clone(), pace.clone());
+            Arc::new(told(Consumer { name, groups, claims, headers: Vec::new(), pace }, headers))
         };
         Self(Arc::new(Known {
             by_name: self.0.by_name.iter().map(|(name, consumer)| (name.clone(), told(consumer))).collect(),
@@ -140,19 +131,14 @@ impl Consumers {
     pub(super) fn with_certificate(&self, name: &str) -> Option<String> {
         self.0.by_certificate.get(name).map(|name| name.to_string())
     }
-
-    /// The consumers that have a rate of their own, by name.
-    pub(super) fn own_rates(&self) -> impl Iterator<Item = (&str, &OwnRate)> {
-        self.0.by_name.iter().filter_map(|(name, consumer)| Some((&**name, consumer.rate.as_deref()?)))
-    }
 }
 
 impl Known {
     fn add(&mut self, name: &str, config: ConsumerConfig, build: &mut Build<'_>) {
         let claims = Map::from_iter([("sub".to_owned(), Value::from(name))]);
         let groups = config.groups.iter().map(|group| group.as_str().into()).collect();
-        let rate = config.rate_limit.map(|own| Arc::new(own.compile(build)));
-        let consumer = Arc::new(Consumer { name: name.into(), groups, claims, headers: Vec::new(), rate });
+        let pace = config.rate_limit.map(|own| Arc::new(build.within("rate_limit", |build| own.compile(build))));
+        let consumer = Arc::new(Consumer { name: name.into(), groups, claims, headers: Vec::new(), pace });
         for (i, key) in config.keys.iter().enumerate() {
             let at = format!("keys[{i}].sha256");
             if key.sha256 == KeyHash::of(b"") {
@@ -168,20 +154,6 @@ impl Known {
             }
         }
         self.by_name.insert(name.into(), consumer);
-    }
-}
-
-impl RateConfig {
-    fn compile(self, build: &mut Build<'_>) -> OwnRate {
-        if self.burst == Some(0) {
-            build
-                .error("rate_limit.burst", "a burst of 0 would let nothing through")
-                .help("1 is one request at a time");
-        }
-        let Rate { count, per } = self.rate;
-        let [interval, tolerance, _] = Gcra::new(self.rate, self.burst.unwrap_or(count), Duration::ZERO).parts();
-        let quota = format!(";q={count};w={}", per.as_secs()).into();
-        OwnRate { interval, tolerance, name: self.rate.to_string().into(), quota }
     }
 }
 
@@ -268,8 +240,8 @@ impl Identities {
                 groups.push(group.clone());
             }
         }
-        let rate = known.and_then(|known| known.rate.clone());
-        Ok(Arc::new(told(Consumer { name, groups, claims, headers: Vec::new(), rate }, &self.headers)))
+        let pace = known.and_then(|known| known.pace.clone());
+        Ok(Arc::new(told(Consumer { name, groups, claims, headers: Vec::new(), pace }, &self.headers)))
     }
 }
 

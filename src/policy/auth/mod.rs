@@ -45,7 +45,7 @@ use serde::Deserialize;
 
 use super::{Policy, Scope, Verdict};
 use crate::build::{Build, Node};
-use crate::facts::{Consumer, Facts, OwnRate};
+use crate::facts::{Consumer, Facts};
 use crate::keep;
 use crate::reply::Reply;
 use crate::telemetry::metrics::policies::{AuthSeries, Reason};
@@ -80,9 +80,8 @@ pub struct Providers {
     headers: Arc<[HeaderName]>,
     /// What the configuration says of providers and of consumers, files included.
     made_of: [BTreeMap<String, u64>; 2],
-    consumers: Consumers,
-    /// Whether a limit counts by consumers, where they are known.
-    limits_by_consumer: AtomicBool,
+    /// Whether a limit counts by consumers that may have rates of their own.
+    own_rates_are_used: AtomicBool,
 }
 
 /// A way to find out who asks.
@@ -281,27 +280,21 @@ impl Providers {
             let named = root.get(table).and_then(Node::table).into_iter().flatten();
             named.map(|(name, entry)| (name.clone(), build.fingerprint(&entry.node, FILES).short())).collect()
         });
-        let limits_by_consumer = AtomicBool::new(false);
-        Self { by_name: providers, headers: headers.into(), made_of, consumers, limits_by_consumer }
+        Self { by_name: providers, headers: headers.into(), made_of, own_rates_are_used: AtomicBool::new(false) }
     }
 
-    /// The consumers that have a rate of their own, by name.
-    pub(super) fn own_rates(&self) -> impl Iterator<Item = (&str, &OwnRate)> {
-        self.consumers.own_rates()
-    }
-
-    /// Notes that a limit uses them.
-    pub(super) fn limits_by_consumer(&self) {
-        self.limits_by_consumer.store(true, Ordering::Relaxed);
+    /// Notes that a limit counts by consumers' own rates.
+    pub(super) fn use_own_rates(&self) {
+        self.own_rates_are_used.store(true, Ordering::Relaxed);
     }
 
     /// Warns of consumers' own rates that no limit uses.
     pub fn report_unused(&self, root: &Node, build: &mut Build<'_>) {
-        if self.limits_by_consumer.load(Ordering::Relaxed) {
+        if self.own_rates_are_used.load(Ordering::Relaxed) {
             return;
         }
-        for (name, _) in self.own_rates() {
-            let Some(rate) = root.get("consumer").and_then(|all| all.get(name)?.get("rate_limit")) else { continue };
+        for (_, consumer) in root.get("consumer").and_then(Node::table).into_iter().flatten() {
+            let Some(rate) = consumer.node.get("rate_limit") else { continue };
             build.within_detached(rate, |build| {
                 build
                     .warning("", "no limit of a route with `auth` counts by \"consumer\", so nothing uses this rate")

@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use crate::facts::OwnRate;
-use crate::types::Rate;
+use crate::types::Pace;
 
 /// The arithmetic of one limit.
 #[derive(Clone, Copy, Debug)]
@@ -36,20 +35,10 @@ pub enum Decision {
 }
 
 impl Gcra {
-    /// A limit that lets `burst` requests through at once, and holds others back for up to `patience`.
-    pub fn new(rate: Rate, burst: u32, patience: Duration) -> Self {
-        let interval = nanos(rate.interval());
-        Self { interval, tolerance: interval.saturating_mul(u64::from(burst.max(1) - 1)), patience: nanos(patience) }
-    }
-
-    /// The same limit for a consumer with a rate of its own.
-    pub fn with(&self, own: &OwnRate) -> Self {
-        Self { interval: own.interval, tolerance: own.tolerance, patience: self.patience }
-    }
-
-    /// How far ahead of the clock a key can get.
-    pub fn furthest(&self) -> u64 {
-        self.parts().into_iter().fold(0, u64::saturating_add)
+    /// A limit that lets requests through at this pace, and holds others back for up to `patience`.
+    pub fn new(pace: &Pace, patience: Duration) -> Self {
+        let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX / 4);
+        Self { interval: pace.interval, tolerance: pace.tolerance, patience }
     }
 
     /// Decides on a request of a key whose theoretical arrival time is `until`.
@@ -67,6 +56,11 @@ impl Gcra {
         [self.interval, self.tolerance, self.patience]
     }
 
+    /// The theoretical arrival time of a key that gets back what it paid for a request.
+    pub fn give_back(&self, until: u64) -> u64 {
+        until.saturating_sub(self.interval)
+    }
+
     /// How many more requests a key could make at once.
     pub fn remaining(&self, until: u64, now: u64) -> u64 {
         let ahead = until.saturating_sub(now);
@@ -74,20 +68,18 @@ impl Gcra {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::Rate;
 
     const SECOND: u64 = 1_000_000_000;
 
     fn gcra(count: u32, burst: u32, patience: u64) -> Gcra {
-        Gcra::new(Rate { count, per: Duration::from_secs(1) }, burst, Duration::from_nanos(patience))
+        let pace = Pace::new(Rate { count, per: Duration::from_secs(1) }, burst);
+        Gcra::new(&pace, Duration::from_nanos(patience))
     }
 
     #[test]

@@ -23,7 +23,8 @@
 //! does not ask it. While it is down, `store_down` says whether the gateway counts by itself (`local`), lets requests go
 //! on (`open`) or answers with a 503 (`closed`).
 //!
-//! Where a limit counts by `consumer`, a consumer's own rate takes the place of its `rate` and `burst`:
+//! Where a limit counts by `consumer`, a consumer's own rate takes the place of its `rate` and `burst`. As with the limit's
+//! own, another `rate` counts anew:
 //!
 //! ```toml
 //! [consumer.ada]
@@ -37,7 +38,7 @@ mod gcra;
 mod shared;
 mod table;
 
-use std::hash::RandomState;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,19 +46,19 @@ use http::{HeaderName, HeaderValue};
 use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use self::config::{LimitConfig, Over};
+use self::config::{LONGEST_DELAY, LimitConfig, Over, check_burst};
 use self::shared::{Member, Shared, StoreDown, is_countable};
-use super::by::{By, Part};
+use super::by::{self, By, Part};
 use super::{Policy, Scope, Verdict};
 use crate::build::Build;
 use crate::clock::Clock;
-use crate::facts::{Allowance, Facts, OwnRate};
+use crate::facts::{Allowance, Facts};
 use crate::keep::Fingerprint;
 use crate::reply::Reply;
 use crate::store::{Numbers, Store, Unavailable};
-use crate::types::Timespan;
+use crate::types::{Pace, Timespan};
 
-pub use config::Config;
+pub use config::{Config, OwnRate};
 pub use gcra::{Decision, Gcra};
 pub use table::Table;
 
@@ -72,30 +73,22 @@ pub struct RateLimit {
 
 /// One limit.
 struct Limit {
-    gcra: Gcra,
+    pace: Pace,
+    /// How long a request may be held back.
+    patience: Duration,
     by: By,
-    /// Whether a consumer's own rate takes the place of its numbers.
+    /// `by` in words.
+    whose: Box<str>,
+    /// Whether a consumer's own pace takes the place of the limit's.
     by_consumer: bool,
     ipv6_prefix: u8,
     shadow: bool,
-    /// `None` if clients are not told.
-    told: Option<Told>,
-    /// For the client that is over it: what comes after the rate.
-    detail: Box<str>,
-    rate: Box<str>,
+    is_told: bool,
+    /// For the client that is over it.
+    refusal: Reply,
     is_shared: bool,
     /// The gateway's own.
     counts: Arc<Counts>,
-}
-
-/// What clients are told of a limit, in pieces.
-struct Told {
-    /// In `RateLimit`, up to the first number.
-    name: Box<[u8]>,
-    /// The end of its name, where the rate before it is a consumer's own.
-    by: Box<[u8]>,
-    /// In `RateLimit-Policy`.
-    policy: Box<[u8]>,
 }
 
 /// What outlives a reload.
@@ -116,16 +109,16 @@ struct Entry<'l> {
 /// What a request paid to a limit.
 struct Paid<'l> {
     limit: &'l Limit,
+    gcra: Gcra,
     key: u64,
     until: u64,
-    interval: u64,
 }
+
+/// A list of limits in a header field.
+type List = SmallVec<[u8; 128]>;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// By how much, in nanoseconds, a worker's look at the clock may be behind another's.
-const CLOCKS_APART: u64 = 1_000_000_000;
-const LONGEST_DELAY: Timespan = Timespan::from_secs(60);
 
 impl Policy for RateLimit {
     type Config = Config;
@@ -139,54 +132,14 @@ impl Policy for RateLimit {
             let at = |key: &str| if config.list { format!("[{i}].{key}") } else { key.to_owned() };
             check(&limit, &at, build);
             let Some(counts) = counts(&limit, i, scope, build) else { continue };
-            let name = format!("\"{} by {}\"", limit.rate, limit.by);
-            let told = limit.headers && !limit.shadow;
-            let by_consumer = limit.by.has(&Part::Consumer);
-            if by_consumer && scope.authenticated {
-                scope.providers.limits_by_consumer();
-            }
-            let patience = match limit.over {
-                Over::Reject => Duration::ZERO,
-                Over::Delay(delay) => delay.0,
-            };
-            let gcra = Gcra::new(limit.rate, limit.burst.unwrap_or(limit.rate.count), patience);
             if limit.store.is_some() {
-                if !is_countable(&gcra) {
-                    build
-                        .error(&at("burst"), "a store cannot count so far ahead")
-                        .help("what a burst uses up must come back within 104 days");
-                }
-                for name in scope
-                    .providers
-                    .own_rates()
-                    .filter(|_| by_consumer)
-                    .filter_map(|(name, own)| (!is_countable(&gcra.with(own))).then_some(name))
-                {
-                    build
-                        .error(
-                            &at("store"),
-                            format!("a store cannot count as far ahead as the consumer `{name}` may be"),
-                        )
-                        .help("what a burst uses up must come back within 104 days: see its `rate_limit`");
-                }
                 members.push(Member::new(i, &limit, scope.owner));
             }
-            limits.push(Limit {
-                gcra,
-                is_shared: limit.store.is_some(),
-                told: told.then(|| Told {
-                    name: format!("\"{} by {}\";r=", limit.rate, limit.by).into_bytes().into(),
-                    by: format!(" by {}\"", limit.by).into_bytes().into(),
-                    policy: format!("{name};q={};w={}", limit.rate.count, limit.rate.per.as_secs()).into_bytes().into(),
-                }),
-                detail: format!(" requests by {}", limit.by).into(),
-                rate: limit.rate.to_string().into(),
-                by_consumer,
-                by: limit.by,
-                ipv6_prefix: limit.ipv6_prefix,
-                shadow: limit.shadow,
-                counts,
-            });
+            let limit = Limit::new(limit, counts);
+            if limit.by_consumer && scope.authenticated {
+                scope.providers.use_own_rates();
+            }
+            limits.push(limit);
         }
         let policy = policy(&limits, None);
         let shared = store.map(|store| Shared::new(store, members, &limits));
@@ -209,10 +162,7 @@ impl Policy for RateLimit {
         let Some(common) = &self.policy else { return };
         if let Some(value) = self.told(facts) {
             let own = own(facts).filter(|_| self.limits.iter().any(|limit| limit.by_consumer));
-            let policy = match own {
-                None => Some(common.clone()),
-                own => policy(&self.limits, own),
-            };
+            let policy = if own.is_some() { policy(&self.limits, own) } else { Some(common.clone()) };
             policy.map(|policy| head.insert_header(RATE_LIMIT_POLICY, policy));
             let _ = head.insert_header(RATE_LIMIT, value);
         }
@@ -245,7 +195,7 @@ impl RateLimit {
             match (&found, member.down) {
                 (Ok(ahead), _) => {
                     let ahead = ahead.get(i).copied().unwrap_or_default();
-                    self.settle(member.limit, limit.gcra(facts).decide(ahead, 0), 0, entry, facts)?;
+                    self.settle(member.limit, limit.gcra(own(facts)).decide(ahead, 0), 0, entry, facts)?;
                 }
                 (Err(Unavailable), StoreDown::Local) => self.ask(member.limit, entry, request, facts)?,
                 (Err(Unavailable), StoreDown::Open) => {}
@@ -274,14 +224,15 @@ impl RateLimit {
     ) -> Result<(), Reply> {
         let limit = &self.limits[i];
         let now = limit.counts.clock.now();
-        let key = limit.by.key(&limit.counts.secret, limit.ipv6_prefix, request, facts);
+        let gcra = limit.gcra(own(facts));
+        let key = limit.key(request, facts);
         let decision = match facts.rehearsal {
-            true => limit.gcra(facts).decide(now, now),
-            false => limit.decide(&limit.gcra(facts), key, now),
+            true => gcra.decide(now, now),
+            false => limit.counts.decide(&gcra, key, now),
         };
         self.settle(i, decision, now, entry, facts)?;
         if let (Decision::Admit { until, .. }, false) = (decision, facts.rehearsal) {
-            entry.paid.push(Paid { limit, key, until, interval: limit.gcra(facts).parts()[0] });
+            entry.paid.push(Paid { limit, gcra, key, until });
         }
         Ok(())
     }
@@ -298,8 +249,8 @@ impl RateLimit {
         let limit = &self.limits[i];
         match decision {
             Decision::Admit { until, wait } => {
-                if limit.told.is_some() {
-                    let remaining = limit.gcra(facts).remaining(until, now);
+                if limit.is_told {
+                    let remaining = limit.gcra(own(facts)).remaining(until, now);
                     facts.allowances.push(Allowance { limit: i, remaining, reset: seconds(until - now) });
                 }
                 // In a shadow nobody is held back.
@@ -316,32 +267,25 @@ impl RateLimit {
             }
             Decision::Refuse { wait } => {
                 entry.give_back(facts);
-                if limit.told.is_some() {
+                if limit.is_told {
                     facts.allowances.push(Allowance { limit: i, remaining: 0, reset: seconds(wait) });
                 }
-                let rate = limit.own(facts).map_or(&*limit.rate, |own| &*own.name);
-                let detail = format!("more than {rate}{}", limit.detail);
-                Err(Reply::too_many_requests(detail).retry_after(seconds(wait)))
+                let refusal = match own(facts).filter(|_| limit.by_consumer) {
+                    Some(own) => refusal(own, &limit.whose),
+                    None => limit.refusal.clone(),
+                };
+                Err(refusal.retry_after(seconds(wait)))
             }
         }
     }
 
     /// `RateLimit`, if there is something to tell.
     fn told(&self, facts: &Facts) -> Option<HeaderValue> {
-        let mut text = SmallVec::<[u8; 128]>::new();
+        let mut text = List::new();
         for allowance in &facts.allowances {
             let Some(limit) = self.limits.get(allowance.limit) else { continue };
-            let Some(told) = &limit.told else { continue };
-            if !text.is_empty() {
-                text.extend_from_slice(b", ");
-            }
-            match limit.own(facts) {
-                None => text.extend_from_slice(&told.name),
-                Some(own) => {
-                    told.write_own(own, &mut text);
-                    text.extend_from_slice(b";r=");
-                }
-            }
+            limit.write_name(limit.pace(own(facts)), &mut text);
+            text.extend_from_slice(b";r=");
             text.extend_from_slice(itoa::Buffer::new().format(allowance.remaining).as_bytes());
             text.extend_from_slice(b";t=");
             text.extend_from_slice(itoa::Buffer::new().format(allowance.reset).as_bytes());
@@ -354,40 +298,62 @@ impl Counts {
     fn new(clock: Clock) -> Self {
         Self { table: Table::default(), secret: RandomState::new(), clock }
     }
+
+    fn decide(&self, gcra: &Gcra, key: u64, now: u64) -> Decision {
+        self.table.update(key, now, |until| match gcra.decide(until, now) {
+            admitted @ Decision::Admit { until, .. } => (Some(until), admitted),
+            refused => (None, refused),
+        })
+    }
 }
 
 impl Limit {
-    fn decide(&self, gcra: &Gcra, key: u64, now: u64) -> Decision {
-        self.counts.table.update(key, now, |until| {
-            // A consumer's own rate was another when it got there.
-            let furthest = now.saturating_add(gcra.furthest());
-            let (until, back) = match until > furthest.saturating_add(CLOCKS_APART) {
-                true => (furthest, Some(furthest)),
-                false => (until, None),
-            };
-            match gcra.decide(until, now) {
-                admitted @ Decision::Admit { until, .. } => (Some(until), admitted),
-                refused => (back, refused),
-            }
-        })
+    fn new(config: LimitConfig, counts: Arc<Counts>) -> Self {
+        let (pace, whose) = (config.pace(), config.by.to_string());
+        Self {
+            refusal: refusal(&pace, &whose).prepared(),
+            pace,
+            patience: config.patience(),
+            by_consumer: config.by.has(&Part::Consumer),
+            by: config.by,
+            whose: whose.into(),
+            ipv6_prefix: config.ipv6_prefix,
+            shadow: config.shadow,
+            is_told: config.headers && !config.shadow,
+            is_shared: config.store.is_some(),
+            counts,
+        }
     }
 
-    /// What it comes to for who asks.
-    fn gcra(&self, facts: &Facts) -> Gcra {
-        self.own(facts).map_or(self.gcra, |own| self.gcra.with(own))
+    /// How often who asks may, of whom `own` is known.
+    fn pace<'p>(&'p self, own: Option<&'p Pace>) -> &'p Pace {
+        own.filter(|_| self.by_consumer).unwrap_or(&self.pace)
     }
 
-    fn own<'f>(&self, facts: &'f Facts) -> Option<&'f OwnRate> {
-        if self.by_consumer { own(facts) } else { None }
+    fn gcra(&self, own: Option<&Pace>) -> Gcra {
+        Gcra::new(self.pace(own), self.patience)
     }
-}
 
-impl Told {
-    /// The limit's name with a consumer's own rate.
-    fn write_own(&self, own: &OwnRate, text: &mut SmallVec<[u8; 128]>) {
-        text.push(b'"');
-        text.extend_from_slice(own.name.as_bytes());
-        text.extend_from_slice(&self.by);
+    fn key(&self, request: &RequestHeader, facts: &Facts) -> u64 {
+        let mut hash = self.counts.secret.build_hasher();
+        self.write_key(&mut hash, request, facts);
+        hash.finish()
+    }
+
+    /// Writes what makes the key of a request. What one rate has counted says nothing under another.
+    fn write_key(&self, hash: &mut impl Hasher, request: &RequestHeader, facts: &Facts) {
+        self.by.write(hash, self.ipv6_prefix, request, facts);
+        if let Some(own) = own(facts).filter(|_| self.by_consumer) {
+            by::add(hash, b'=', own.rate.as_bytes());
+        }
+    }
+
+    /// Goes on with a list of limits: `"500/s by consumer"`.
+    fn write_name(&self, pace: &Pace, list: &mut List) {
+        let comma = if list.is_empty() { "" } else { ", " };
+        for piece in [comma, "\"", &pace.rate, " by ", &self.whose, "\""] {
+            list.extend_from_slice(piece.as_bytes());
+        }
     }
 }
 
@@ -402,37 +368,33 @@ impl Entry<'_> {
 impl Paid<'_> {
     /// Another limit refused the request. What time has already given back is not given twice.
     fn give_back(self) {
-        let Self { limit, key, until: paid, interval } = self;
+        let Self { limit, gcra, key, until: paid } = self;
         let now = limit.counts.clock.now();
         limit.counts.table.update(key, now, |until| {
-            let back = (now <= paid && paid <= until).then(|| until.saturating_sub(interval));
+            let back = (now <= paid && paid <= until).then(|| gcra.give_back(until));
             (back, ())
         });
     }
 }
 
-/// The rate of who asks, if that is a consumer with its own.
-fn own(facts: &Facts) -> Option<&OwnRate> {
-    facts.consumer.as_ref()?.rate.as_deref()
+/// The pace of who asks, if that is a consumer with its own.
+fn own(facts: &Facts) -> Option<&Pace> {
+    facts.consumer.as_ref()?.pace.as_deref()
 }
 
 /// `RateLimit-Policy`, if clients are told of a limit.
-fn policy(limits: &[Limit], own: Option<&OwnRate>) -> Option<HeaderValue> {
-    let mut text = SmallVec::<[u8; 128]>::new();
-    for limit in limits {
-        let Some(told) = &limit.told else { continue };
-        if !text.is_empty() {
-            text.extend_from_slice(b", ");
-        }
-        match own.filter(|_| limit.by_consumer) {
-            None => text.extend_from_slice(&told.policy),
-            Some(own) => {
-                told.write_own(own, &mut text);
-                text.extend_from_slice(own.quota.as_bytes());
-            }
-        }
+fn policy(limits: &[Limit], own: Option<&Pace>) -> Option<HeaderValue> {
+    let mut text = List::new();
+    for limit in limits.iter().filter(|limit| limit.is_told) {
+        let pace = limit.pace(own);
+        limit.write_name(pace, &mut text);
+        text.extend_from_slice(pace.quota.as_bytes());
     }
     if text.is_empty() { None } else { HeaderValue::from_bytes(&text).ok() }
+}
+
+fn refusal(pace: &Pace, whose: &str) -> Reply {
+    Reply::too_many_requests(format!("more than {} requests by {whose}", pace.rate))
 }
 
 /// The store that the limits name, if they do and it has no mistakes.
@@ -453,9 +415,7 @@ fn store(config: &Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Ar
 }
 
 fn check(limit: &LimitConfig, at: &dyn Fn(&str) -> String, build: &mut Build<'_>) {
-    if limit.burst == Some(0) {
-        build.error(&at("burst"), "a burst of 0 would let nothing through").help("1 is one request at a time");
-    }
+    check_burst(limit.burst, &at("burst"), build);
     if !(1..=128).contains(&limit.ipv6_prefix) {
         build.error(&at("ipv6_prefix"), "a prefix of an IPv6 address has 1 to 128 bits");
     }
@@ -463,6 +423,11 @@ fn check(limit: &LimitConfig, at: &dyn Fn(&str) -> String, build: &mut Build<'_>
         build
             .error(&at("store_down"), "`store_down` says nothing without a `store`")
             .help("name the [store.NAME] that the limit is counted in: store = \"NAME\"");
+    }
+    if limit.store.is_some() && !is_countable(&Gcra::new(&limit.pace(), limit.patience())) {
+        build
+            .error(&at("burst"), "a store cannot count so far ahead")
+            .help("what a burst uses up must come back within 104 days");
     }
     if let Over::Delay(delay) = limit.over {
         if delay > LONGEST_DELAY {

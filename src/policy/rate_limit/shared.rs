@@ -4,14 +4,13 @@
 //! A key's value is its theoretical arrival time by the clock of Redis, `seconds.nanoseconds`, and it is forgotten when
 //! it is idle. The script gives for each key how far that time is ahead, in nanoseconds, before the request; from that
 //! the gateway comes to the decision that the script has come to. Where a limit refuses, none is charged. A time that is
-//! further ahead than the limit ever lets one get (a clock was set back, a consumer's own rate is another) counts as that
-//! far from then on.
+//! further ahead than the limit ever lets one get (a clock was set back) counts as that far.
 //!
 //! Lua counts in doubles, which are exact up to 2^53: a limit may be ahead by 104 days at most. So that a sum with the time
 //! of day is exact as well, seconds and nanoseconds are kept apart.
 //!
 //! A key is `portcullis:LIMIT:WHOSE`. `LIMIT` is a hash of where the limit is written and of what it counts, so another
-//! definition begins anew; `WHOSE` is the SHA-256 of what the limit counts by.
+//! definition begins anew; `WHOSE` is the SHA-256 of what the limit counts by, and of a consumer's own rate.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -23,12 +22,13 @@ use pingora_http::RequestHeader;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use super::Limit;
 use super::config::LimitConfig;
 use super::gcra::Gcra;
-use crate::facts::{Facts, OwnRate};
+use super::{Limit, own};
+use crate::facts::Facts;
 use crate::policy::by;
 use crate::store::{Key, Numbers, Script, Store, Unavailable};
+use crate::types::Pace;
 
 /// How far ahead of the clock a shared limit may be: doubles are exact up to here.
 const FURTHEST: u64 = 1 << 53;
@@ -37,28 +37,20 @@ const SCRIPT: &str = "\
 local now = redis.call('TIME')
 local seconds, nanos = tonumber(now[1]), tonumber(now[2]) * 1000
 local ahead, refused = {}, false
-local function put(key, ahead)
-  local till = nanos + ahead
-  local value = string.format('%.0f.%09.0f', seconds + math.floor(till / 1e9), till % 1e9)
-  redis.call('SET', key, value, 'PX', string.format('%.0f', math.ceil(ahead / 1e6)))
-end
 for i, key in ipairs(KEYS) do
   local interval, tolerance, patience = tonumber(ARGV[4*i-3]), tonumber(ARGV[4*i-2]), tonumber(ARGV[4*i-1])
   local s, n = string.match(redis.call('GET', key) or '', '^(%d+)%.(%d+)$')
   local is = s and (tonumber(s) - seconds) * 1e9 + (tonumber(n) - nanos) or 0
-  ahead[i] = math.max(is, 0)
-  local furthest = interval + tolerance + patience
-  if ahead[i] > furthest then
-    ahead[i] = furthest
-    put(key, furthest)
-  end
+  ahead[i] = math.min(math.max(is, 0), interval + tolerance + patience)
   refused = refused or (ahead[i] > tolerance + patience and ARGV[4*i] == '0')
 end
 if not refused then
   for i, key in ipairs(KEYS) do
     local interval, tolerance, patience = tonumber(ARGV[4*i-3]), tonumber(ARGV[4*i-2]), tonumber(ARGV[4*i-1])
     if ahead[i] <= tolerance + patience then
-      put(key, ahead[i] + interval)
+      local till = nanos + ahead[i] + interval
+      local value = string.format('%.0f.%09.0f', seconds + math.floor(till / 1e9), till % 1e9)
+      redis.call('SET', key, value, 'PX', string.format('%.0f', math.ceil((ahead[i] + interval) / 1e6)))
     end
   end
 end
@@ -70,8 +62,6 @@ pub(super) struct Shared {
     store: Arc<Store>,
     script: Script,
     members: Box<[Member]>,
-    /// Whether a consumer's own rate counts for one of them.
-    by_consumer: bool,
 }
 
 /// One of them.
@@ -117,7 +107,7 @@ impl Member {
 
     fn key(&self, limit: &Limit, request: &RequestHeader, facts: &Facts) -> Key {
         let mut hash = Sha256(Context::new(&SHA256));
-        limit.by.write(&mut hash, limit.ipv6_prefix, request, facts);
+        limit.write_key(&mut hash, request, facts);
         let mut key = Key::from_slice(&self.prefix);
         hash.finish_into(&mut key, 32);
         key
@@ -128,8 +118,7 @@ impl Shared {
     pub fn new(store: Arc<Store>, members: Vec<Member>, limits: &[Limit]) -> Self {
         let arguments = members.iter().flat_map(|member| limits[member.limit].arguments(None));
         let script = Script::new(SCRIPT, members.len(), &arguments.collect::<Vec<_>>());
-        let by_consumer = members.iter().any(|member| limits[member.limit].by_consumer);
-        Self { store, script, members: members.into(), by_consumer }
+        Self { store, script, members: members.into() }
     }
 
     pub fn members(&self) -> &[Member] {
@@ -140,7 +129,7 @@ impl Shared {
     pub async fn ask(&self, limits: &[Limit], request: &RequestHeader, facts: &Facts) -> Result<Numbers, Unavailable> {
         let keys: SmallVec<[Key; 2]> =
             self.members.iter().map(|member| member.key(&limits[member.limit], request, facts)).collect();
-        let own = super::own(facts).filter(|_| self.by_consumer);
+        let own = own(facts).filter(|_| self.members.iter().any(|member| limits[member.limit].by_consumer));
         let arguments: Option<SmallVec<[u64; 8]>> =
             own.map(|own| self.members.iter().flat_map(|member| limits[member.limit].arguments(Some(own))).collect());
         self.store.run(&self.script, &keys, arguments.as_deref()).await
@@ -149,14 +138,13 @@ impl Shared {
 
 /// Whether Redis can count by a limit.
 pub(super) fn is_countable(gcra: &Gcra) -> bool {
-    gcra.furthest() < FURTHEST
+    gcra.parts().into_iter().fold(0, u64::saturating_add) < FURTHEST
 }
 
 impl Limit {
     /// What the script is told of it.
-    fn arguments(&self, own: Option<&OwnRate>) -> [u64; 4] {
-        let gcra = own.filter(|_| self.by_consumer).map_or(self.gcra, |own| self.gcra.with(own));
-        let [interval, tolerance, patience] = gcra.parts();
+    fn arguments(&self, own: Option<&Pace>) -> [u64; 4] {
+        let [interval, tolerance, patience] = self.gcra(own).parts();
         [interval, tolerance, patience, u64::from(self.shadow)]
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::build::{Node, Sources};
+use crate::facts::Consumer;
 
 fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let mut sources = Sources::default();
@@ -13,6 +14,7 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let stores = crate::store::Stores::default();
     let scope = Scope {
         captures: &[],
+        parts: &[],
         route: "a route",
         layers: &[],
         owner: "here",
@@ -148,19 +150,18 @@ fn workers_together_let_no_more_through_than_burst_and_rate() {
     assert!((300..=410).contains(&admitted), "{admitted}");
 }
 
-fn of_ada(rate: u64, burst: u64, name: &str) -> Facts {
-    let interval = 1_000_000_000 / rate;
-    let quota = format!(";q={rate};w=1").into();
-    let own = OwnRate { interval, tolerance: interval * (burst - 1), name: name.into(), quota };
-    let consumer = crate::facts::Consumer { name: "ada".into(), rate: Some(Arc::new(own)), ..Default::default() };
+/// A consumer with its own pace, or without.
+fn of(name: &str, own: Option<(&str, u32)>) -> Facts {
+    let pace = own.map(|(rate, burst)| Arc::new(Pace::new(rate.parse().unwrap(), burst)));
+    let consumer = Consumer { name: name.into(), pace, ..Default::default() };
     Facts { consumer: Some(Arc::new(consumer)), ..Facts::of_client("192.0.2.1") }
 }
 
 #[test]
 fn a_consumer_has_its_own_rate_where_consumers_are_counted() {
-    let clock = Clock::fake();
-    let policy = compiled(r#"[{ rate = "1/h", by = ["consumer", "route"] }, { rate = "9/s", by = "client" }]"#, &clock);
-    let mut ada = of_ada(2, 3, "2/s");
+    let policy =
+        compiled(r#"[{ rate = "1/h", by = ["consumer", "route"] }, { rate = "9/s", by = "client" }]"#, &Clock::fake());
+    let mut ada = of("ada", Some(("2/s", 3)));
     for _ in 0..3 {
         assert_eq!(ask(&policy, &mut ada), Ok(0));
     }
@@ -168,20 +169,33 @@ fn a_consumer_has_its_own_rate_where_consumers_are_counted() {
     let told = super::policy(&policy.limits, own(&ada)).unwrap();
     assert_eq!(told, "\"2/s by consumer and route\";q=2;w=1, \"9/s by client\";q=9;w=1");
     assert_eq!(ask(&policy, &mut ada), Err(1));
-    let mut bob = Facts::of_client("192.0.2.2");
+    let mut bob = of("bob", None);
     assert_eq!((ask(&policy, &mut bob), ask(&policy, &mut bob)), (Ok(0), Err(3600)));
 }
 
 #[test]
-fn a_changed_rate_holds_at_once_and_keeps_what_was_counted() {
-    let clock = Clock::fake();
-    let policy = compiled(r#"{ rate = "1/h", by = "consumer", over = { delay = "250ms" } }"#, &clock);
-    let mut bob = Facts::of_client("192.0.2.1");
-    bob.consumer = Some(Arc::new(crate::facts::Consumer { name: "ada".into(), ..Default::default() }));
-    assert_eq!(ask(&policy, &mut bob), Ok(0));
-    let mut ada = of_ada(10, 1, "10/s");
-    assert_eq!(ask(&policy, &mut ada), Err(1));
-    clock.advance(Duration::from_millis(100));
-    assert_eq!(ask(&policy, &mut ada), Ok(250));
-    assert_eq!(ask(&policy, &mut ada), Err(1));
+fn an_own_burst_goes_on_with_what_was_counted_and_an_own_rate_begins() {
+    let policy = compiled(r#"{ rate = "9/s", by = "consumer", over = { delay = "250ms" } }"#, &Clock::fake());
+    let mut waits = |own, count: usize| -> Vec<_> {
+        let mut ada = of("ada", own);
+        (0..count).map(|_| ask(&policy, &mut ada)).collect()
+    };
+    assert_eq!(waits(Some(("1/h", 1)), 2), [Ok(0), Err(3600)]);
+    assert_eq!(waits(Some(("1/h", 3)), 3), [Ok(0), Ok(0), Err(3600)]);
+    assert_eq!(waits(Some(("10/s", 1)), 4), [Ok(0), Ok(100), Ok(200), Err(1)]);
+    assert_eq!(waits(Some(("1/h", 3)), 1), [Err(3600)], "and back again");
+    assert_eq!(waits(None, 9), [Ok(0); 9]);
+}
+
+#[test]
+fn a_refusal_by_another_limit_gives_back_at_the_own_rate() {
+    let policy = compiled(r#"[{ rate = "1/h", by = "consumer" }, { rate = "1/min" }]"#, &Clock::fake());
+    let mut ada = of("ada", Some(("10/h", 10)));
+    assert_eq!(ask(&policy, &mut ada), Ok(0));
+    for _ in 0..20 {
+        assert_eq!(ask(&policy, &mut ada), Err(60));
+    }
+    ada.client = "192.0.2.2".parse().unwrap();
+    assert_eq!(ask(&policy, &mut ada), Ok(0));
+    assert_eq!(ada.allowances[0].remaining, 8);
 }

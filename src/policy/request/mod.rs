@@ -63,7 +63,7 @@ impl Policy for Request {
         });
         let mut set = Vec::new();
         for (name, text) in &config.query.set {
-            match Template::parse(text, scope.captures) {
+            match Template::parse_with(text, scope.names()) {
                 Ok(template) => set.push((encode(name).into(), template)),
                 Err(error) => drop(build.error(&format!("query.set.{name}"), error)),
             }
@@ -142,7 +142,7 @@ impl Request {
 }
 
 fn path_template(text: &str, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Template> {
-    match Template::parse(text, scope.captures) {
+    match Template::parse_with(text, scope.names()) {
         Ok(template) if template.prefix().starts_with('/') && !text.contains('?') => Some(template),
         Ok(template) if template.constant().is_none() && text == "{path}" => Some(template),
         Ok(_) => {

@@ -17,9 +17,10 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{RangeType, range_header_filter};
 
 use super::Direct;
-use super::exchange::{Broken, Client, Exchange, Fault, Waiting};
+use super::exchange::{Broken, Client, Exchange, Fault, Waiting, refused};
 use super::fetch::Fetch;
-use crate::cache::{Directives, Found, Outcome, Reader, Stored, Use, answers_both};
+use super::shaped::Source;
+use crate::cache::{Directives, Found, Outcome, Stored, Use, answers_both};
 use crate::http1::Framing;
 use crate::policy::Cache;
 use crate::proxy::Ctx;
@@ -64,22 +65,6 @@ impl Said {
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Where the body of an answer is.
-enum Source {
-    Here(Bytes),
-    Coming(Reader, Option<u64>),
-}
-
-impl Source {
-    /// How many bytes the body has, where that is known.
-    fn length(&self) -> Option<u64> {
-        match self {
-            Self::Here(body) => Some(body.len() as u64),
-            Self::Coming(_, length) => *length,
-        }
-    }
-}
-
 /// Why the cache does not answer.
 pub(super) enum Not {
     /// It is not asked: the request goes to the upstream as it is.
@@ -108,16 +93,18 @@ impl Direct {
         ctx: &mut Ctx,
     ) -> Result<(), Not> {
         let Some(route) = ctx.route.clone() else { return Err(Not::Asked) };
-        let (Some(cache), Some(pool), Some(facts)) = (route.chain.cache(), ctx.pool(), &ctx.facts) else {
+        let (Some(cache), Some(facts)) = (route.chain.cache(), &ctx.facts) else {
             return Err(Not::Asked);
         };
+        // An aggregate is its route's own.
+        let upstream = ctx.pool().map_or("", |pool| pool.name());
         let request = exchange.request;
         if !Cache::takes(request, facts, exchange.upload.framing != Framing::None) {
             let why = if request.method.is_safe() { "bypass" } else { "method" };
             ctx.say(Said::forward(Cached::Bypass, why));
             return Err(Not::Asked);
         }
-        let wanted = cache.wanted(request, facts, pool.name());
+        let wanted = cache.wanted(request, facts, upstream);
         let asked = match cache.rules.request_directives {
             true => Directives::of_request(&request.headers),
             false => Directives::default(),
@@ -248,31 +235,6 @@ impl Direct {
         }
     }
 
-    /// Passes a request on that the cache has nothing to do with, and whose upstream has no short way.
-    pub(super) async fn around<C: Client>(&self, exchange: &mut Exchange<'_, C>, ctx: &mut Ctx) -> Result<(), Fault> {
-        let (Some(route), Some(facts)) = (ctx.route.clone(), &ctx.facts) else { return Err(Fault::Cut) };
-        let Some(cache) = route.chain.cache() else { return Err(Fault::Cut) };
-        let wanted = cache.wanted(exchange.request, facts, "");
-        let fill = cache.zone.store.apart(&exchange.request.headers, &wanted.resource);
-        let Some(reader) = fill.reader() else { return Err(Fault::Cut) };
-        // It ends with its only reader.
-        fill.close();
-        let fetch = Fetch::new(fill.clone(), &route, &wanted, exchange.request.clone(), None).passing_on();
-        self.spawn(fetch, ctx);
-        let outcome = exchange.wait(fill.outcome(), ctx).await?;
-        if let (Some(report), Some(facts)) = (fill.take_report(), &mut ctx.facts) {
-            facts.adopt(*report);
-        }
-        match outcome {
-            Outcome::Answer(answer) => {
-                let source = Source::Coming(reader, answer.length);
-                Ok(exchange.answer_part(answer.head.clone(), source, None, ctx).await?)
-            }
-            Outcome::Failed(reply) => Err(Fault::Reply((*reply).clone())),
-            Outcome::Valid(_) | Outcome::Lost => Err(Fault::Cut),
-        }
-    }
-
     /// Gives a stored answer.
     async fn give<C: Client>(
         &self,
@@ -296,7 +258,7 @@ impl Direct {
 
 impl<C: Client> Exchange<'_, C> {
     /// Waits for something that is not the client's, while the client is there.
-    async fn wait<T>(&mut self, what: impl Future<Output = T>, ctx: &mut Ctx) -> Result<T, Broken> {
+    pub(super) async fn wait<T>(&mut self, what: impl Future<Output = T>, ctx: &mut Ctx) -> Result<T, Broken> {
         let mut what = pin!(what);
         self.waiting = Waiting::Nobody;
         self.wait_for(Waiting::Server, ctx);
@@ -310,7 +272,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Gives an answer to what the client asked for: all of it, a part of it, its head, or that it has not changed.
-    async fn answer(&mut self, mut head: ResponseHeader, source: Source, ctx: &mut Ctx) -> Result<(), Broken> {
+    async fn answer(&mut self, mut head: ResponseHeader, source: Source<'_>, ctx: &mut Ctx) -> Result<(), Broken> {
         let mut range = None;
         if not_modified_filter(self.request, &head) {
             to_304(&mut head);
@@ -335,11 +297,14 @@ impl<C: Client> Exchange<'_, C> {
     async fn answer_part(
         &mut self,
         mut head: ResponseHeader,
-        source: Source,
+        source: Source<'_>,
         range: Option<(u64, u64)>,
         ctx: &mut Ctx,
     ) -> Result<(), Broken> {
         let bodiless = self.request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+        if let Some(shaping) = ctx.shaping(&head, (false, true), self.request).map_err(refused)? {
+            return self.shaped(head, source, bodiless, shaping, ctx).await;
+        }
         self.client.shape(&mut head, self.request, ctx);
         let framing = match (bodiless, range, source.length()) {
             (true, ..) => Framing::None,
@@ -358,12 +323,10 @@ impl<C: Client> Exchange<'_, C> {
                 self.sent += part.len() as u64;
                 C::pass(self, part, true, ctx).await
             }
-            Source::Coming(mut reader, _) => {
+            mut source => {
                 let mut at = 0;
                 while at < end {
-                    let next = self.wait(reader.next(), ctx).await?;
-                    let Ok(next) = next else { return Err(Broken::Client(Fault::Cut)) };
-                    let Some(part) = next else { break };
+                    let Some(part) = self.next(&mut source, ctx).await? else { break };
                     let (from, to) = (at, at + part.len() as u64);
                     at = to;
                     if to <= start {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::Ending;
+use super::shaped::Source;
 use super::upload::{Sending, Upload};
 use crate::facts::Connection;
 use crate::http1::{Framing, Malformed, ResponseHead, write_request};
@@ -49,10 +50,17 @@ pub(super) trait Client: Send + Sized {
         last: bool,
         ctx: &mut Ctx,
     ) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Whether the answer is stored, and so is as it would be for anybody.
+    const STORES: bool = false;
     /// Shapes the head of the server's answer.
     fn shape(&mut self, head: &mut ResponseHeader, request: &RequestHeader, ctx: &mut Ctx) {
         ctx.shape_answer(head, request);
     }
+}
+
+/// A policy ends the exchange.
+pub(super) fn refused(reply: Reply) -> Broken {
+    Broken::Client(Fault::Reply(reply))
 }
 
 /// What the head of an answer opens.
@@ -121,7 +129,7 @@ impl<C: Client> Exchange<'_, C> {
     /// One attempt, from the head of the request to the end of the answer.
     pub(super) async fn attempt(&mut self, server: &mut Server, ctx: &mut Ctx) -> Result<(), Broken> {
         let mut head = self.request.clone();
-        forward::shape(self.request, &mut head, ctx).map_err(|reply| Broken::Client(Fault::Reply(reply)))?;
+        forward::shape(self.request, &mut head, ctx).map_err(refused)?;
         write_request(&head, self.upload.framing, &mut server.unsent);
         drop(head);
         self.listen(server, ctx).await
@@ -133,6 +141,9 @@ impl<C: Client> Exchange<'_, C> {
         self.waiting = Waiting::Nobody;
         if self.upload.is_read() {
             patience::sent(ctx);
+            if let Some(body) = self.upload.held() {
+                mirror::part(body, ctx);
+            }
             mirror::whole(self.upload.framing, ctx);
         }
         let bodiless = self.request.method == Method::HEAD;
@@ -158,9 +169,38 @@ impl<C: Client> Exchange<'_, C> {
             if !forward::answered(&self.request.method, self.status.is_none(), &head, ctx) {
                 return Err(Broken::Again);
             }
+            ctx.catch_up();
+            if let Some(shaping) = ctx.shaping(&head, (true, !C::STORES), self.request).map_err(refused)? {
+                let bodiless = bodiless || (body == Framing::None && !head.headers.contains_key(CONTENT_LENGTH));
+                return self.shaped(head, Source::Server(server), bodiless, shaping, ctx).await;
+            }
             self.client.shape(&mut head, self.request, ctx);
             self.begin(head, body).map_err(|_| Broken::Client(Fault::Gone))?;
             return C::relay(self, server, ctx).await;
+        }
+    }
+
+    /// Waits for a part of the answer's body, while the rest of the request is sent; `false` when it ended.
+    pub(super) async fn more(&mut self, server: &mut Server, ctx: &mut Ctx) -> Result<bool, Broken> {
+        poll_fn(|cx| {
+            self.poll_upload(cx, server, ctx)?;
+            match server.poll_body(cx) {
+                Poll::Ready(more) => Poll::Ready(more.map_err(Broken::Server)),
+                Poll::Pending => {
+                    self.wait_for(Waiting::Server, ctx);
+                    self.poll_client(cx, ctx)
+                }
+            }
+        })
+        .await
+    }
+
+    /// The exchange went on; it may have taken too long in all.
+    pub(super) fn went_on(&mut self, ctx: &Ctx) -> Result<(), Broken> {
+        self.waiting = Waiting::Nobody;
+        match ctx.patience.is_over() {
+            true => Err(Broken::Server(io::ErrorKind::TimedOut.into())),
+            false => Ok(()),
         }
     }
 
@@ -257,7 +297,7 @@ impl<C: Client> Exchange<'_, C> {
         }
     }
 
-    fn client_failed(&self, error: &io::Error, ctx: &Ctx) -> Broken {
+    pub(super) fn client_failed(&self, error: &io::Error, ctx: &Ctx) -> Broken {
         let over = || ctx.facts.as_ref().is_some_and(|facts| ctx.patience.deadline(facts).is_over());
         match error.kind() {
             io::ErrorKind::TimedOut if over() => self.late(ctx),
@@ -269,7 +309,7 @@ impl<C: Client> Exchange<'_, C> {
     }
 
     /// Whose fault it is that the time is over.
-    fn late(&self, ctx: &Ctx) -> Broken {
+    pub(super) fn late(&self, ctx: &Ctx) -> Broken {
         match self.waiting {
             Waiting::Client if !ctx.patience.is_over() => match self.status {
                 Some(_) => Broken::Client(Fault::Slow),

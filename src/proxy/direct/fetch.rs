@@ -3,7 +3,6 @@
 //! It takes the short way to the server where there is one, else it goes by Pingora, at whose other end it stands like
 //! any client. Whoever wants the answer reads it from the [`Fill`]; if it may be stored, it is once it is whole.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,25 +11,23 @@ use std::time::{Instant, SystemTime};
 
 use ::http::StatusCode;
 use ::http::header::{AGE, CONTENT_LENGTH, DATE, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::Direct;
 use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting};
+use super::shaped::Source;
 use super::upload::Upload;
 use crate::cache::{Answer, Arrival, Caller, Directives, End, Fill, Life, Outcome, Stored, Zone, merged, to_store};
 use crate::deadline::Alarm;
 use crate::facts::{Connection, Facts};
 use crate::gateway::Route;
-use crate::http1::{Framing, write_request};
+use crate::http1::Framing;
 use crate::policy::{Cache, Wanted};
 use crate::proxy::patience::Patience;
 use crate::proxy::{Ctx, answer};
 use crate::reply::Reply;
 use crate::upstream::Server;
-
-/// What a server within the gateway and its client may have under way.
-const WITHIN: usize = 64 << 10;
 
 /// A request of the gateway's own.
 pub(super) struct Fetch {
@@ -40,8 +37,6 @@ pub(super) struct Fetch {
     request: RequestHeader,
     /// What the upstream may say of that it still holds.
     stored: Option<Arc<Stored>>,
-    /// Whether the answer may be stored.
-    store: bool,
 }
 
 impl Fetch {
@@ -52,12 +47,7 @@ impl Fetch {
         request: RequestHeader,
         stored: Option<Arc<Stored>>,
     ) -> Self {
-        Self { fill, route: route.clone(), wanted: wanted.clone(), request, stored, store: true }
-    }
-
-    /// One whose answer is not stored.
-    pub fn passing_on(self) -> Self {
-        Self { store: false, ..self }
+        Self { fill, route: route.clone(), wanted: wanted.clone(), request, stored }
     }
 
     /// Fetches, whatever becomes of who wanted it.
@@ -113,11 +103,7 @@ impl Fetch {
             status: None,
             sent: 0,
         };
-        let plain = ctx.pool().is_some_and(|pool| pool.is_plain_h1());
-        let ended = match plain {
-            true => direct.forward(&mut exchange, ctx).await,
-            false => direct.by_pingora(&mut exchange, self.fill.clone(), ctx).await,
-        };
+        let ended = direct.ask(&mut exchange, ctx).await;
         let again = filler.again;
         ctx.attempt = None;
         if again {
@@ -153,33 +139,10 @@ impl Drop for Ended {
 }
 
 /// Tells whoever asked what was found out.
-pub(in crate::proxy) fn report(fill: &Fill, facts: Option<&mut Facts>) {
+fn report(fill: &Fill, facts: Option<&mut Facts>) {
     if let Some(facts) = facts {
         let connection = facts.connection.clone();
         fill.report(Box::new(facts.fork(connection)));
-    }
-}
-
-impl Direct {
-    /// Takes an exchange to a server that has no short way: by Pingora, at a stream within the gateway.
-    async fn by_pingora(
-        &self,
-        exchange: &mut Exchange<'_, Filler<'_>>,
-        fill: Arc<Fill>,
-        ctx: &mut Ctx,
-    ) -> Result<(), Fault> {
-        let Some(facts) = &ctx.facts else { return Err(Fault::Cut) };
-        let connection = Arc::new(facts.connection.within());
-        let handed = Ctx { fetching: Some(fill), ..ctx.for_fetch(connection.clone()) };
-        connection.hand(Box::new(handed));
-        let (here, there) = tokio::io::duplex(WITHIN);
-        let mut head = Vec::new();
-        write_request(exchange.request, Framing::None, &mut head);
-        (self.long_way)(there, connection, BytesMut::from(&head[..]));
-        let mut server = Server::within(here);
-        // The other end knows the route, and does all that is to be done on the way.
-        let mut plain = Ctx::new(ctx.gateway.clone());
-        Ok(exchange.listen(&mut server, &mut plain).await?)
     }
 }
 
@@ -215,13 +178,12 @@ impl Filler<'_> {
             // When it came (RFC 9110, section 6.6.1).
             let _ = head.insert_header(DATE, httpdate::fmt_http_date(arrival.date));
         }
-        if head.status == StatusCode::NOT_MODIFIED && self.fetch.store {
+        if head.status == StatusCode::NOT_MODIFIED {
             return self.validated(&head, arrival);
         }
         let (said, targeted) = Directives::of_response(&head.headers);
         let rules = &self.cache.rules;
         let judged = match () {
-            () if !self.fetch.store => Err("bypass"),
             () if length.is_some_and(|length| length > zone.max_object) => Err("too-large"),
             () => Life::of(head.status, &head.headers, (&said, targeted), rules, wanted.caller, arrival),
         };
@@ -275,16 +237,16 @@ impl Filler<'_> {
 
     /// What is fetched is only passed on, and replaces nothing unless it is an answer.
     fn pass_only(&self, reason: &str, answer: bool) {
-        let Fetch { fill, wanted, stored, store, .. } = self.fetch;
+        let Fetch { fill, wanted, stored, .. } = self.fetch;
         let zone = &self.cache.zone;
         fill.close();
         zone.store.leave(fill);
         // What depends on who asks says nothing of others.
-        let lasting = answer && !matches!(reason, "bypass" | "authorization" | "cookie");
+        let lasting = answer && !matches!(reason, "authorization" | "cookie");
         if lasting && wanted.caller == Caller::Anyone {
             zone.store.give_up(&wanted.key);
         }
-        if *store && answer && stored.is_some() {
+        if answer && stored.is_some() {
             zone.store.remove(&wanted.key, &fill.asked);
         }
     }
@@ -348,6 +310,8 @@ impl Client for Filler<'_> {
         Ok(())
     }
 
+    const STORES: bool = true;
+
     /// What is stored is as the server gave it: it is shaped for each client that gets it.
     fn shape(&mut self, _: &mut ResponseHeader, _: &RequestHeader, ctx: &mut Ctx) {
         report(&self.fetch.fill, ctx.facts.as_mut());
@@ -364,44 +328,31 @@ impl Client for Filler<'_> {
     }
 
     async fn relay(exchange: &mut Exchange<'_, Self>, server: &mut Server, ctx: &mut Ctx) -> Result<(), Broken> {
-        loop {
-            let more = poll_fn(|cx| match server.poll_body(cx) {
-                Poll::Ready(more) => Poll::Ready(more.map_err(Broken::Server)),
-                Poll::Pending => {
-                    exchange.wait_for(Waiting::Server, ctx);
-                    exchange.poll_client(cx, ctx)
-                }
-            })
-            .await?;
-            if !more {
-                exchange.client.finish();
-                return Ok(());
-            }
-            exchange.client.take(server.data().len());
-            let part = match exchange.client.taking {
-                Taking::Nothing => {
-                    server.consume(server.data().len());
-                    continue;
-                }
-                Taking::Pass => server.take_data(),
-                // In memory of its own, for what was read into is larger.
-                Taking::Store(..) => {
-                    let part = Bytes::copy_from_slice(server.data());
-                    server.consume(part.len());
-                    part
-                }
-            };
-            if exchange.client.fetch.fill.push(part).await.is_err() {
-                return Err(Broken::Client(Fault::Gone));
-            }
-            exchange.waiting = Waiting::Nobody;
-            if ctx.patience.is_over() {
-                return Err(Broken::Server(io::ErrorKind::TimedOut.into()));
-            }
+        let mut source = Source::Server(server);
+        while let Some(part) = exchange.next(&mut source, ctx).await? {
+            Self::pass(exchange, part, false, ctx).await?;
         }
+        Self::pass(exchange, Bytes::new(), true, ctx).await
     }
 
-    async fn pass(_: &mut Exchange<'_, Self>, _: Bytes, _: bool, _: &mut Ctx) -> Result<(), Broken> {
+    async fn pass(exchange: &mut Exchange<'_, Self>, part: Bytes, last: bool, _: &mut Ctx) -> Result<(), Broken> {
+        let filler = &mut *exchange.client;
+        filler.take(part.len());
+        let part = match filler.taking {
+            _ if part.is_empty() => None,
+            Taking::Nothing => None,
+            Taking::Pass => Some(part),
+            // In memory of its own, for what was read into may be larger.
+            Taking::Store(..) => Some(Bytes::copy_from_slice(&part)),
+        };
+        if let Some(part) = part
+            && filler.fetch.fill.push(part).await.is_err()
+        {
+            return Err(Broken::Client(Fault::Gone));
+        }
+        if last {
+            filler.finish();
+        }
         Ok(())
     }
 }

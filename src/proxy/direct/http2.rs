@@ -1,6 +1,5 @@
 //! Clients that speak HTTP/2: one stream each.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -71,17 +70,8 @@ impl Client for Http2<'_> {
 
     async fn relay(exchange: &mut Exchange<'_, Self>, server: &mut Server, ctx: &mut Ctx) -> Result<(), Broken> {
         loop {
-            let more = poll_fn(|cx| {
-                exchange.poll_upload(cx, server, ctx)?;
-                match server.poll_body(cx) {
-                    Poll::Ready(more) => Poll::Ready(more.map_err(Broken::Server)),
-                    Poll::Pending => {
-                        exchange.wait_for(Waiting::Server, ctx);
-                        exchange.poll_client(cx, ctx)
-                    }
-                }
-            });
-            let data = if more.await? { server.take_data() } else { Bytes::new() };
+            let more = exchange.more(server, ctx).await?;
+            let data = if more { server.take_data() } else { Bytes::new() };
             let (length, end) = (data.len() as u64, server.is_body_done());
             if length > 0 {
                 exchange.client.session.write_body(data, end).await.map_err(|error| failed(&error))?;
@@ -89,13 +79,11 @@ impl Client for Http2<'_> {
                 exchange.client.session.finish().map_err(|_| Broken::Client(Fault::Gone))?;
             }
             exchange.sent += length;
-            exchange.waiting = Waiting::Nobody;
             if end {
+                exchange.waiting = Waiting::Nobody;
                 return Ok(());
             }
-            if ctx.patience.is_over() {
-                return Err(Broken::Server(io::ErrorKind::TimedOut.into()));
-            }
+            exchange.went_on(ctx)?;
         }
     }
 

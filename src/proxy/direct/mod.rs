@@ -4,11 +4,14 @@
 //! as much, for nothing lies between the two connections. What needs more goes the long way, by Pingora: HTTP/2 and
 //! TLS to the server, protocols that are switched to, `Expect`.
 
+mod aggregate;
+mod around;
 mod cached;
 mod exchange;
 mod fetch;
 mod http1;
 mod http2;
+mod shaped;
 mod upload;
 
 use std::io;
@@ -34,14 +37,14 @@ use super::patience::Patience;
 use super::{Ctx, admit, answer, forward, log_line};
 use crate::deadline::Alarm;
 use crate::facts::Connection;
-use crate::gateway::Gateway;
+use crate::gateway::{Destination, Gateway};
 use crate::http1::{Framing, keeps_alive, parse_request};
 use crate::reply::Reply;
 use crate::types::Failure;
 use crate::upstream::{Idle, Server};
 
+pub(super) use self::around::Elsewhere;
 pub(super) use self::cached::Said;
-pub(super) use self::fetch::report;
 pub use self::http1::Wire;
 
 /// A worker's short way.
@@ -96,9 +99,6 @@ impl Direct {
     /// connection is to end with it.
     pub async fn http1<W: Wire>(&self, wire: &mut W, head: &Bytes, body: Framing, ending: &Ending<'_>) -> Served {
         let Ok(mut request) = parse_request(head) else { return Served::NotHere };
-        if request.headers.contains_key(EXPECT) {
-            return Served::NotHere;
-        }
         let old = request.version == Version::HTTP_10;
         let keep = keeps_alive(&request.headers, old);
         let ctx = Ctx::new(self.gateway.load_full());
@@ -123,10 +123,7 @@ impl Direct {
         let mut ctx = Ctx::new(self.gateway.load_full());
         ctx.patience = Patience::own();
         let mut client = Http2 { session, connection, alarm: Alarm::default() };
-        let served = match request.headers.contains_key(EXPECT) {
-            true => None,
-            false => self.serve(&mut client, &mut request, body, ctx, true, &|| false).await,
-        };
+        let served = self.serve(&mut client, &mut request, body, ctx, true, &|| false).await;
         if served.is_none() {
             *client.session.req_header_mut() = request;
         } else {
@@ -147,7 +144,12 @@ impl Direct {
     ) -> Option<bool> {
         ctx.facts = Some(admit::gather(client.connection().clone(), request));
         let mut verdict = admit::route(request, &mut ctx);
-        if !cached::is_for_it(request, body, &ctx) && ctx.pools().any(|pool| !pool.is_plain_h1()) {
+        let needs_more = |ctx: &Ctx| {
+            request.headers.contains_key(EXPECT)
+                || (!cached::is_for_it(request, body, ctx) && ctx.pools().any(|pool| !pool.is_plain_h1()))
+        };
+        let shaped = ctx.route.as_ref().is_some_and(|route| route.shapes_bodies());
+        if !shaped && needs_more(&ctx) {
             return None;
         }
         log_line::begin(&ctx);
@@ -180,11 +182,33 @@ impl Direct {
                 Err(Not::Done(fault)) => return Err(fault),
                 Err(Not::Asked) => {}
             }
-            if ctx.pool().is_some_and(|pool| !pool.is_plain_h1()) {
-                return self.around(exchange, ctx).await;
-            }
         }
-        self.forward(exchange, ctx).await
+        self.ask(exchange, ctx).await
+    }
+
+    /// Has the request answered by whoever is behind the route.
+    async fn ask<C: Client>(&self, exchange: &mut Exchange<'_, C>, ctx: &mut Ctx) -> Result<(), Fault> {
+        exchange.go_on(ctx).await?;
+        let Some(route) = ctx.route.clone() else { return Err(Fault::Reply(Reply::internal("there is no route"))) };
+        let aggregate = match &route.destination {
+            Destination::Aggregate(aggregate) => Some(aggregate),
+            _ => None,
+        };
+        if route.chain.terms().holds_body || aggregate.is_some_and(|aggregate| aggregate.takes_body()) {
+            exchange.hold(ctx).await?;
+        }
+        match aggregate {
+            Some(aggregate) => self.aggregate(&route, aggregate, exchange, ctx).await,
+            None => self.reach(exchange, ctx).await,
+        }
+    }
+
+    /// Has the request answered by a server, by the short way or by the long.
+    async fn reach<C: Client>(&self, exchange: &mut Exchange<'_, C>, ctx: &mut Ctx) -> Result<(), Fault> {
+        match ctx.pool().is_some_and(|pool| pool.is_plain_h1()) {
+            true => self.forward(exchange, ctx).await,
+            false => self.by_pingora(exchange, ctx).await,
+        }
     }
 
     /// Asks one server after the other, as far as that is allowed.
@@ -243,7 +267,7 @@ impl Direct {
     }
 }
 
-fn explain(ctx: &mut Ctx, what: &str, error: &io::Error) {
+fn explain(ctx: &mut Ctx, what: &str, error: &impl std::fmt::Display) {
     if let Some(facts) = &mut ctx.facts {
         facts.cause = Some(format!("{what}: {error}").into());
     }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::http1::Framing;
 use crate::http1::chunked::Chunked;
+use bytes::Bytes;
 
 /// How far the body of a request is sent.
 pub(super) struct Upload {
@@ -12,6 +13,10 @@ pub(super) struct Upload {
     pub state: Sending,
     left: u64,
     chunked: Chunked,
+    /// It is held: every server gets it from its beginning.
+    held: Option<Bytes>,
+    /// What is read is not framed, for it is to be held.
+    bare: bool,
 }
 
 /// How far a body is.
@@ -34,11 +39,30 @@ impl Upload {
             Framing::Length(length) => (length, Sending::Body),
             Framing::Chunked => (0, Sending::Body),
         };
-        Self { framing, chunked: Chunked::default(), left, state }
+        Self { framing, chunked: Chunked::default(), left, state, held: None, bare: false }
+    }
+
+    /// A body that is read to be held.
+    pub fn to_hold(framing: Framing) -> Self {
+        Self { bare: true, ..Self::new(framing) }
+    }
+
+    /// A body that is held.
+    pub fn of(body: Bytes) -> Self {
+        let framing = if body.is_empty() { Framing::None } else { Framing::Length(body.len() as u64) };
+        Self { held: Some(body), state: Sending::Done, ..Self::new(framing) }
+    }
+
+    /// The body, if it is held.
+    pub fn held(&self) -> Option<&Bytes> {
+        self.held.as_ref()
     }
 
     /// The head is written for a server, maybe not the first: another is asked only while no data was read.
     pub fn begin(&mut self, out: &mut Vec<u8>) {
+        if let Some(held) = &self.held {
+            return out.extend_from_slice(held);
+        }
         match self.state {
             Sending::Refused => self.state = Sending::Body,
             // The end of an empty body was for the server before.
@@ -70,7 +94,9 @@ impl Upload {
             at += length as usize;
         }
         if self.chunked.is_done() {
-            out.extend_from_slice(LAST_CHUNK);
+            if !self.bare {
+                out.extend_from_slice(LAST_CHUNK);
+            }
             self.state = Sending::Done;
         }
         passed
@@ -79,7 +105,9 @@ impl Upload {
     /// Frames data for the server; gives how many bytes it has.
     pub fn pass_data(&mut self, data: &[u8], out: &mut Vec<u8>) -> u64 {
         if self.framing == Framing::Chunked {
-            if !data.is_empty() {
+            if self.bare {
+                out.extend_from_slice(data);
+            } else if !data.is_empty() {
                 push_chunk_size(data.len(), out);
                 out.extend_from_slice(data);
                 out.extend_from_slice(b"\r\n");
@@ -100,7 +128,9 @@ impl Upload {
     /// The body is shorter than it was said to be.
     pub fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         if self.framing == Framing::Chunked {
-            out.extend_from_slice(LAST_CHUNK);
+            if !self.bare {
+                out.extend_from_slice(LAST_CHUNK);
+            }
         } else if self.left > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -61,6 +61,8 @@ pub struct Line<'a> {
     pub stopped_by: &'a str,
     /// Which policy would have stopped the request, were it not in a shadow.
     pub shadowed: &'a str,
+    /// The parts that the answer goes without, and why.
+    pub missing: &'a str,
     /// What a cache had to do with the answer.
     pub cache: &'a str,
     /// Why the request never became one.
@@ -132,6 +134,7 @@ fields! {
     "user_agent" => UserAgent,
     "stopped_by" => StoppedBy,
     "shadowed" => Shadowed,
+    "missing" => Missing,
     "cache" => Cache,
     "refused" => Refused,
     "cause" => Cause,
@@ -236,6 +239,7 @@ impl Line<'_> {
             Field::Tls => self.tls,
             Field::StoppedBy => self.stopped_by,
             Field::Shadowed => self.shadowed,
+            Field::Missing => self.missing,
             Field::Cache => self.cache,
             Field::Refused => self.refused,
             Field::Cause => self.cause,
@@ -248,9 +252,7 @@ impl Line<'_> {
             }
             Field::Client => {
                 let Some(client) = self.client else { return false };
-                quoted(quoting, out, |out| {
-                    let _ = write!(out, "{client}");
-                });
+                quoted(quoting, out, |out| address(client, out));
                 return true;
             }
             Field::Attempts if self.attempts == 0 => return false,
@@ -289,6 +291,17 @@ fn number(number: u64, out: &mut String) -> bool {
     true
 }
 
+fn address(address: IpAddr, out: &mut String) {
+    let IpAddr::V4(address) = address else {
+        let _ = write!(out, "{address}");
+        return;
+    };
+    for (i, octet) in address.octets().into_iter().enumerate() {
+        out.push_str(if i > 0 { "." } else { "" });
+        number(octet.into(), out);
+    }
+}
+
 fn milliseconds(time: Option<Duration>, out: &mut String) -> bool {
     let Some(time) = time else { return false };
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -306,9 +319,16 @@ fn three_digits(number: u32, out: &mut String) -> bool {
 
 /// JSON's escapes (RFC 8259, section 7): no value can end its line or its quotes.
 fn escape(value: &str, out: &mut String) {
-    let mut rest = value;
     // 0xC2 begins the control characters of ISO 8859-1, which some terminals obey, and 0xE2 those of Unicode.
-    while let Some(at) = rest.bytes().position(|b| b < b' ' || matches!(b, b'"' | b'\\' | 0x7f | 0xc2 | 0xe2)) {
+    let special = |b: u8| b < b' ' || matches!(b, b'"' | b'\\' | 0x7f | 0xc2 | 0xe2);
+    // Looks at all bytes of a part at once, for hardly any value has one of these.
+    let some = |part: &[u8]| part.iter().fold(false, |found, b| found | special(*b));
+    if !value.as_bytes().chunks(16).any(some) {
+        out.push_str(value);
+        return;
+    }
+    let mut rest = value;
+    while let Some(at) = rest.bytes().position(special) {
         out.push_str(&rest[..at]);
         match rest.as_bytes()[at] {
             0xc2 | 0xe2 => {

@@ -264,6 +264,11 @@ impl Response {
         }
     }
 
+    /// The first value of a field, or nothing.
+    pub fn maybe(&self, name: &str) -> &str {
+        self.headers.first(name).unwrap_or("")
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

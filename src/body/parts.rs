@@ -1,0 +1,65 @@
+//! The answers of several upstreams, as JSON texts: what the parts of an aggregate say to each other, and what is put
+//! together of them. Nothing of a text is changed, so numbers, the order of members and escapes stay as they are.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+/// What parts have answered, by their position: JSON texts.
+#[derive(Debug, Clone, Default)]
+pub struct Parts(pub Vec<Option<Bytes>>);
+
+impl Parts {
+    /// What a dotted path leads to in the answer of a part: all of it where the path is empty.
+    pub fn json(&self, position: usize, path: &str) -> Option<&str> {
+        member(std::str::from_utf8(self.0.get(position)?.as_ref()?).ok()?, path)
+    }
+
+    /// The same, as a text without quotes: only strings, numbers, `true` and `false` have one.
+    pub fn text(&self, position: usize, path: &str) -> Option<Vec<u8>> {
+        let json = self.json(position, path)?;
+        match json.as_bytes().first()? {
+            b'"' => serde_json::from_str::<String>(json).ok().map(String::into_bytes),
+            b'{' | b'[' | b'n' => None,
+            _ => Some(json.as_bytes().to_vec()),
+        }
+    }
+}
+
+/// What a dotted path leads to in a JSON text: the names of members, and the positions of elements. Of members with one
+/// name it is the last.
+pub fn member<'t>(text: &'t str, path: &str) -> Option<&'t str> {
+    let mut text = text.trim();
+    for name in path.split('.').filter(|name| !name.is_empty()) {
+        let found = match text.as_bytes().first()? {
+            b'{' => serde_json::from_str::<HashMap<Cow<'_, str>, &RawValue>>(text).ok()?.get(name).copied(),
+            b'[' => serde_json::from_str::<Vec<&RawValue>>(text).ok()?.get(name.parse::<usize>().ok()?).copied(),
+            _ => None,
+        };
+        text = found?.get();
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_a_member() {
+        let text = r#" {"a": {"b": [1.0, {"c": "x\"y"}]}, "n": null, "t": true} "#;
+        assert_eq!(member(text, "a.b.0"), Some("1.0"));
+        assert_eq!(member(text, "a.b.1.c"), Some(r#""x\"y""#));
+        assert_eq!(member(text, "a.b"), Some(r#"[1.0, {"c": "x\"y"}]"#));
+        assert_eq!((member(text, "a.x"), member(text, "a.b.2"), member(text, "t.x")), (None, None, None));
+        let parts = Parts(vec![None, Some(Bytes::from_static(text.as_bytes()))]);
+        assert_eq!(parts.text(1, "a.b.1.c").unwrap(), b"x\"y");
+        assert_eq!(parts.text(1, "t").unwrap(), b"true");
+        assert_eq!(
+            (parts.text(1, "n"), parts.text(1, "a"), parts.text(0, "a"), parts.text(7, "")),
+            (None, None, None, None)
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! `compress`: answers are compressed for clients that can read them so (RFC 9110, section 12.5.3).
+//!
+//! ```toml
+//! compress = true
+//! compress = { algorithms = ["zstd", "br", "gzip"], min_size = "1KiB", types = ["application/json", "text/*"] }
+//! ```
+//!
+//! Of the codings that a client likes equally well it gets the first of `algorithms`. Left as they are: answers of fewer
+//! than `min_size` bytes, of other types than `types`, parts (206), what has a content coding already, and what says
+//! `Cache-Control: no-transform`. The entity tag of what is compressed becomes a weak one, and `Vary` has
+//! `Accept-Encoding` wherever the same answer may be given in another way.
+//!
+//! What a cache holds is compressed for each client that gets it; the gateway's own answers are not.
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+};
+use pingora_http::{RequestHeader, ResponseHeader};
+use serde::Deserialize;
+
+use super::{Policy, Scope};
+use crate::body::coding::{Coding, Encoder};
+use crate::body::{Malformed, Shaper, reshaped};
+use crate::build::{Build, Node, Table, Value};
+use crate::reply::Reply;
+use crate::types::Size;
+
+/// `compress` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    algorithms: Vec<String>,
+    min_size: Size,
+    types: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self { algorithms: owned(&["zstd", "br", "gzip"]), min_size: Size::kib(1), types: owned(&TYPES) }
+    }
+}
+
+/// What is worth it, and is not compressed in itself.
+const TYPES: [&str; 12] = [
+    "text/html",
+    "text/css",
+    "text/plain",
+    "text/xml",
+    "text/csv",
+    "text/javascript",
+    "application/javascript",
+    "application/json",
+    "application/*+json",
+    "application/xml",
+    "application/*+xml",
+    "image/svg+xml",
+];
+
+/// Bytes that are held before an answer of unknown length goes on.
+const HELD: usize = 64 << 10;
+
+/// The compiled policy.
+pub struct Compress {
+    algorithms: Box<[Coding]>,
+    min_size: u64,
+    types: Box<[Type]>,
+}
+
+/// A media type, or several: `text/*`, `application/*+json`.
+enum Type {
+    Exact(Box<str>),
+    /// What it begins and ends with.
+    Between(Box<str>, Box<str>),
+}
+
+impl Policy for Compress {
+    type Config = Config;
+
+    fn long(short: &Node) -> Option<Node> {
+        (short.value == Value::Boolean(true)).then(|| Node { place: short.place, value: Value::Table(Table::new()) })
+    }
+
+    fn compile(config: Config, _: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
+        let before = build.errors();
+        let mut algorithms = Vec::new();
+        for (i, name) in config.algorithms.iter().enumerate() {
+            match Coding::parse(name.as_bytes()) {
+                Some(coding) if algorithms.contains(&coding) => {
+                    build.error(&format!("algorithms[{i}]"), format!("`{name}` is given twice"));
+                }
+                Some(coding) => algorithms.push(coding),
+                None => {
+                    build
+                        .error(&format!("algorithms[{i}]"), format!("`{name}` is not known"))
+                        .help(crate::build::suggestion("algorithm", name, &["zstd", "br", "gzip"]));
+                }
+            }
+        }
+        if config.algorithms.is_empty() {
+            build.error("algorithms", "without an algorithm nothing is compressed").help("or compress = false");
+        }
+        let mut types = Vec::new();
+        for (i, text) in config.types.iter().enumerate() {
+            match Type::parse(text) {
+                Some(parsed) => types.push(parsed),
+                None => {
+                    build
+                        .error(&format!("types[{i}]"), format!("`{text}` is not a media type"))
+                        .help("write application/json, text/* or application/*+json");
+                }
+            }
+        }
+        let min_size = config.min_size.0;
+        (build.errors() == before).then(|| Self { algorithms: algorithms.into(), min_size, types: types.into() })
+    }
+}
+
+impl Compress {
+    /// What an answer with this head goes through: it is compressed, or only said to depend on the request. None where it
+    /// is left as it is.
+    pub fn offer(&self, head: &ResponseHeader, request: &RequestHeader) -> Option<Box<dyn Shaper>> {
+        let coding = self.is_for(head).then(|| preferred(&request.headers, &self.algorithms))?;
+        Some(Box::new(Compressing { coding, min_size: self.min_size, encoder: None }))
+    }
+
+    fn is_for(&self, head: &ResponseHeader) -> bool {
+        let fields = &head.headers;
+        let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let media = fields.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let media = media.split(|byte| *byte == b';').next().unwrap_or(media).trim_ascii();
+        let unsuitable = matches!(head.status, StatusCode::PARTIAL_CONTENT | StatusCode::NO_CONTENT);
+        let kept = |value: &HeaderValue| {
+            value.as_bytes().split(|b| *b == b',').any(|said| said.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
+        };
+        !unsuitable
+            && length.is_none_or(|length| length >= self.min_size)
+            && !fields.contains_key(CONTENT_ENCODING)
+            && self.types.iter().any(|known| known.is(media))
+            && !fields.get_all(CACHE_CONTROL).iter().any(kept)
+    }
+}
+
+impl Type {
+    fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once('/')?;
+        let fine =
+            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
+        let text = text.to_ascii_lowercase();
+        match text.split_once('*') {
+            None => (fine(kind) && fine(rest)).then(|| Self::Exact(text.into())),
+            Some((start, end)) => {
+                let sound = fine(kind) && start.contains('/') && (end.is_empty() || fine(end));
+                sound.then(|| Self::Between(start.into(), end.into()))
+            }
+        }
+    }
+
+    fn is(&self, media: &[u8]) -> bool {
+        let same = |a: &[u8], b: &str| a.eq_ignore_ascii_case(b.as_bytes());
+        match self {
+            Self::Exact(known) => same(media, known),
+            Self::Between(start, end) => {
+                media.len() >= start.len() + end.len()
+                    && same(&media[..start.len()], start)
+                    && same(&media[media.len() - end.len()..], end)
+            }
+        }
+    }
+}
+
+/// The coding that the client likes best, the earlier of `known` where it likes two as well (RFC 9110, section 12.5.3).
+/// None where it says nothing, or likes the answer as it is better.
+fn preferred(fields: &HeaderMap, known: &[Coding]) -> Option<Coding> {
+    let mut wishes = [None; 3];
+    let (mut others, mut identity) = (None, None);
+    for value in fields.get_all(ACCEPT_ENCODING) {
+        for wish in value.as_bytes().split(|byte| *byte == b',') {
+            let mut parts = wish.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let name = parts.next().unwrap_or_default();
+            let weight = parts.find_map(quality).unwrap_or(1000);
+            match name {
+                b"*" => others = Some(weight),
+                name if name.eq_ignore_ascii_case(b"identity") => identity = Some(weight),
+                name => {
+                    let position = known.iter().position(|coding| Coding::parse(name) == Some(*coding));
+                    if let Some(wish) = position.and_then(|i| wishes.get_mut(i)) {
+                        *wish = Some(weight);
+                    }
+                }
+            }
+        }
+    }
+    let weighed = known.iter().zip(wishes).map(|(coding, wish)| (*coding, wish.or(others).unwrap_or(0)));
+    let best = weighed.filter(|(_, weight)| *weight > 0).reduce(|best, next| if next.1 > best.1 { next } else { best });
+    best.filter(|(_, weight)| *weight >= identity.unwrap_or(0)).map(|(coding, _)| coding)
+}
+
+/// `q=0.5`, in thousandths.
+fn quality(parameter: &[u8]) -> Option<u16> {
+    let value = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
+    let weight: f32 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (0.0..=1.0).contains(&weight).then_some((weight * 1000.0) as u16)
+}
+
+/// The answer depends on what the client can read.
+fn vary(head: &mut ResponseHeader) {
+    let name = ACCEPT_ENCODING.as_str().as_bytes();
+    let mut said = head.headers.get_all(VARY).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if !said.any(|said| matches!(said.trim_ascii(), said if said == b"*" || said.eq_ignore_ascii_case(name))) {
+        let _ = head.append_header(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+}
+
+/// An answer that is being compressed, or might have been.
+struct Compressing {
+    coding: Option<Coding>,
+    min_size: u64,
+    encoder: Option<Encoder>,
+}
+
+impl Compressing {
+    /// What compresses it, from the first use on.
+    fn encoder(&mut self) -> Result<Option<&mut Encoder>, Malformed> {
+        if let (None, Some(coding)) = (&self.encoder, self.coding) {
+            self.encoder = Some(Encoder::new(coding).map_err(failed)?);
+        }
+        Ok(self.encoder.as_mut())
+    }
+}
+
+fn failed(error: std::io::Error) -> Malformed {
+    Malformed::new(0, format!("it cannot be compressed: {error}"))
+}
+
+impl Shaper for Compressing {
+    fn needs(&self) -> Option<usize> {
+        Some(if self.coding.is_some() { HELD } else { 0 })
+    }
+
+    fn reads(&self) -> bool {
+        false
+    }
+
+    fn head(&mut self, head: &mut ResponseHeader) {
+        vary(head);
+        if let Some(coding) = self.coding {
+            reshaped(head);
+            let _ = head.insert_header(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        }
+    }
+
+    fn whole(&mut self, head: &mut ResponseHeader, body: Bytes, trailers: Option<&HeaderMap>) -> Result<Bytes, Reply> {
+        vary(head);
+        if self.coding.is_none() || (body.len() as u64) < self.min_size.max(1) {
+            return Ok(body);
+        }
+        let mut out = Vec::with_capacity(body.len() / 2);
+        let done = self.push(&body, &mut out).and_then(|()| self.end(trailers, &mut out));
+        if done.is_err() || out.len() >= body.len() {
+            return Ok(body);
+        }
+        self.head(head);
+        Ok(out.into())
+    }
+
+    fn push(&mut self, part: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+        match self.encoder()? {
+            Some(encoder) => encoder.push(part, out).map_err(failed),
+            None => {
+                out.extend_from_slice(part);
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        self.encoder()?.map_or(Ok(()), |encoder| encoder.flush(out)).map_err(failed)
+    }
+
+    fn end(&mut self, _: Option<&HeaderMap>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        self.encoder()?;
+        self.encoder.take().map_or(Ok(()), |encoder| encoder.end(out)).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_gets_the_coding_that_it_likes_best() {
+        let known = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
+        for (wish, coding) in [
+            ("gzip", Some(Coding::Gzip)),
+            ("gzip, br, zstd", Some(Coding::Zstd)),
+            ("gzip;q=1.0, br;q=0.9", Some(Coding::Gzip)),
+            ("x-gzip", Some(Coding::Gzip)),
+            ("*", Some(Coding::Zstd)),
+            ("*;q=0.5, zstd;q=0", Some(Coding::Brotli)),
+            ("gzip;q=0", None),
+            ("identity, gzip;q=0.5", None),
+            ("deflate", None),
+            ("", None),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert(ACCEPT_ENCODING, wish.parse().unwrap());
+            assert_eq!(preferred(&fields, &known), coding, "{wish}");
+        }
+        assert_eq!(preferred(&HeaderMap::new(), &known), None);
+    }
+
+    #[test]
+    fn types_may_have_a_star() {
+        let is = |pattern: &str, media: &str| Type::parse(pattern).unwrap().is(media.as_bytes());
+        assert!(is("application/*+json", "application/problem+JSON") && is("text/*", "text/html"));
+        assert!(!is("application/*+json", "application/json") && !is("text/html", "text/htmlx"));
+        assert!(Type::parse("text").is_none() && Type::parse("*").is_none() && Type::parse("text/a b").is_none());
+    }
+}

@@ -1,0 +1,509 @@
+//! Answers that are put together of several: each part is a request of the gateway's own, and takes the way that any takes.
+//!
+//! The parts are tasks that end with the exchange, so a client that leaves leaves nothing behind.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use ::http::header::{
+    ACCEPT, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+};
+use ::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use pingora_http::{RequestHeader, ResponseHeader};
+use serde_json::value::RawValue;
+use tokio::task::JoinSet;
+
+use super::Direct;
+use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting};
+use super::shaped::Source;
+use super::upload::Upload;
+use crate::body::jq::Bounds;
+use crate::body::{Parts, refusal};
+use crate::cache::Directives;
+use crate::deadline::Alarm;
+use crate::facts::{Connection, Facts, Values};
+use crate::gateway::{Aggregate, Compose, Destination, Part, PartBody, Route};
+use crate::proxy::Ctx;
+use crate::proxy::patience::Patience;
+use crate::reply::Reply;
+use crate::upstream::Server;
+
+/// Names the parts that an answer goes without.
+const MISSING: HeaderName = HeaderName::from_static("portcullis-missing");
+
+/// Fields of the client's request that are about its own body and answer.
+const NOT_PASSED: [HeaderName; 8] =
+    [CONTENT_LENGTH, EXPECT, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+
+/// What became of a part.
+struct Became {
+    part: usize,
+    /// A JSON text, or the status to tell and why.
+    answer: Result<Bytes, (StatusCode, String)>,
+    keep: Keep,
+    facts: Option<Box<Facts>>,
+}
+
+/// How long an answer may be kept, by what its upstream says. What is put together may be kept as long as every part.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Keep {
+    Never,
+    Private,
+    /// It says nothing.
+    Unsaid,
+    /// For so many seconds.
+    For(u64),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waits,
+    Asked,
+    Done,
+}
+
+/// What there is of an answer.
+struct Gathered {
+    parts: Parts,
+    /// What is missing, and why.
+    missing: Vec<(Box<str>, String)>,
+    keep: Keep,
+}
+
+impl Direct {
+    /// Asks the parts of an aggregate and gives what they make.
+    pub(super) async fn aggregate<C: Client>(
+        &self,
+        route: &Arc<Route>,
+        aggregate: &Aggregate,
+        exchange: &mut Exchange<'_, C>,
+        ctx: &mut Ctx,
+    ) -> Result<(), Fault> {
+        let asked = Instant::now();
+        if let Some(facts) = &mut ctx.facts {
+            facts.asked_after = Some(facts.started.elapsed());
+        }
+        let gathered = self.gather(route, aggregate, exchange, ctx).await?;
+        let Gathered { parts, missing, keep } = gathered;
+        let names = missing.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(", ");
+        if let Some(facts) = &mut ctx.facts {
+            facts.first_byte = Some(asked.elapsed());
+            if !missing.is_empty() {
+                let why: Vec<String> = missing.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+                facts.missing = Some(why.join("; ").into());
+            }
+        }
+        let body = compose(aggregate, &parts).map_err(Fault::Reply)?;
+        let internal = |_| Fault::Reply(Reply::internal("the answer could not be begun"));
+        let mut head = ResponseHeader::build(StatusCode::OK, Some(8)).map_err(internal)?;
+        let _ = head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // What is missing now may be there for the next.
+        let keep = if missing.is_empty() { keep } else { Keep::Never };
+        if let Some(keep) = keep.told() {
+            let _ = head.insert_header(CACHE_CONTROL, keep);
+        }
+        if !missing.is_empty() {
+            let _ = head.insert_header(MISSING, names);
+        }
+        Ok(exchange.made(head, body, ctx).await?)
+    }
+
+    /// Asks every part once those are there that it waits for.
+    async fn gather<C: Client>(
+        &self,
+        route: &Arc<Route>,
+        aggregate: &Aggregate,
+        exchange: &mut Exchange<'_, C>,
+        ctx: &mut Ctx,
+    ) -> Result<Gathered, Fault> {
+        let count = aggregate.parts.len();
+        let mut gathered = Gathered { parts: Parts(vec![None; count]), missing: Vec::new(), keep: Keep::For(u64::MAX) };
+        let mut states = vec![State::Waits; count];
+        let mut tasks = JoinSet::new();
+        let until = tokio::time::Instant::now() + aggregate.deadline;
+        let body = exchange.upload.held().cloned().unwrap_or_default();
+        loop {
+            for (i, part) in aggregate.parts.iter().enumerate() {
+                if states[i] == State::Waits && part.after.iter().all(|before| states[*before] == State::Done) {
+                    states[i] = State::Asked;
+                    let Some(own) = ctx.for_part(part) else { return Err(Fault::Cut) };
+                    let asking = Asking {
+                        direct: self.clone(),
+                        route: route.clone(),
+                        part: i,
+                        request: exchange.request.clone(),
+                        parts: gathered.parts.clone(),
+                        body: body.clone(),
+                    };
+                    tasks.spawn(asking.run(own));
+                }
+            }
+            if tasks.is_empty() {
+                return Ok(gathered);
+            }
+            let done = exchange.wait(tokio::time::timeout_at(until, tasks.join_next()), ctx).await?;
+            let became = match done {
+                Ok(Some(Ok(became))) => became,
+                Ok(_) => return Err(Fault::Reply(Reply::internal("a part of the answer was lost"))),
+                Err(_) => {
+                    for (i, part) in aggregate.parts.iter().enumerate().filter(|(i, _)| states[*i] != State::Done) {
+                        let late = (StatusCode::GATEWAY_TIMEOUT, "it was not there in time".to_owned());
+                        gathered.take(part, i, Err(late))?;
+                    }
+                    return Ok(gathered);
+                }
+            };
+            states[became.part] = State::Done;
+            if let (Some(all), Some(facts)) = (&mut ctx.facts, became.facts) {
+                all.attempts += facts.attempts;
+                if let (Some(trace), Some(of_part)) = (&mut all.trace, facts.trace) {
+                    trace.join(*of_part);
+                }
+            }
+            if became.answer.is_ok() {
+                gathered.keep = gathered.keep.min(became.keep);
+            }
+            gathered.take(&aggregate.parts[became.part], became.part, became.answer)?;
+        }
+    }
+}
+
+impl Gathered {
+    /// Takes what became of a part.
+    ///
+    /// # Errors
+    /// It failed, and the answer cannot go without it.
+    fn take(&mut self, part: &Part, position: usize, answer: Result<Bytes, (StatusCode, String)>) -> Result<(), Fault> {
+        match answer {
+            Ok(json) => self.parts.0[position] = Some(json),
+            Err((_, why)) if part.optional => {
+                self.parts.0[position] = part.fallback.clone();
+                self.missing.push((part.name.clone(), why));
+            }
+            Err((status, why)) => {
+                let detail = format!("the part `{}` of the answer failed", part.name);
+                let mut reply = Reply::part_failed(detail).because(format!("{}: {why}", part.name));
+                reply.status = status;
+                return Err(Fault::Reply(reply));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a task needs to ask for a part.
+#[derive(Clone)]
+struct Asking {
+    direct: Direct,
+    route: Arc<Route>,
+    part: usize,
+    /// The client's.
+    request: RequestHeader,
+    parts: Parts,
+    /// Of the client's request.
+    body: Bytes,
+}
+
+impl Asking {
+    /// Asks, once or for each element of an array.
+    async fn run(mut self, ctx: Ctx) -> Became {
+        let route = self.route.clone();
+        let lost = |why: &str| Became::failed(self.part, StatusCode::BAD_GATEWAY, why);
+        let Destination::Aggregate(aggregate) = &route.destination else { return lost("the route is another") };
+        let Some(part) = aggregate.parts.get(self.part) else { return lost("the route is another") };
+        let Some(each) = &part.each else {
+            self.parts.0.push(None);
+            return self.once(aggregate, ctx).await;
+        };
+        let list =
+            self.parts.json(each.part, &each.path).and_then(|list| serde_json::from_str::<Vec<&RawValue>>(list).ok());
+        let Some(list) = list else { return lost("there is no array to go through") };
+        if list.len() > each.most {
+            return lost(&format!("the array has {} elements, more than {}", list.len(), each.most));
+        }
+        let list: Vec<Bytes> = list.into_iter().map(|element| element.get().to_owned().into()).collect();
+        let mut answers: Vec<Option<Bytes>> = vec![None; list.len()];
+        let mut tasks = JoinSet::new();
+        let (mut next, mut keep, mut attempts) = (0, Keep::For(u64::MAX), None::<Box<Facts>>);
+        loop {
+            while next < list.len() && tasks.len() < each.at_once {
+                let mut asking = self.clone();
+                asking.parts.0.push(Some(list[next].clone()));
+                let Some(ctx) = ctx.for_part(part) else { return lost("the route is another") };
+                tasks.spawn(async move { (next, Box::pin(asking.element(ctx)).await) });
+                next += 1;
+            }
+            let Some(done) = tasks.join_next().await else { break };
+            let Ok((at, became)) = done else { return lost("a request was lost") };
+            keep = keep.min(became.keep);
+            match (&mut attempts, became.facts) {
+                (Some(all), Some(facts)) => {
+                    all.attempts += facts.attempts;
+                    if let (Some(trace), Some(of_element)) = (&mut all.trace, facts.trace) {
+                        trace.join(*of_element);
+                    }
+                }
+                (none, facts) => *none = facts,
+            }
+            match became.answer {
+                Ok(json) => answers[at] = Some(json),
+                answer => return Became { part: self.part, answer, keep, facts: attempts },
+            }
+        }
+        let mut all = vec![b'['];
+        for (i, answer) in answers.iter().flatten().enumerate() {
+            all.extend_from_slice(if i > 0 { b"," } else { b"" });
+            all.extend_from_slice(answer);
+        }
+        all.push(b']');
+        Became { part: self.part, answer: Ok(all.into()), keep, facts: attempts }
+    }
+
+    /// Asks for an element of an array, which is the last of the parts.
+    async fn element(self, ctx: Ctx) -> Became {
+        let route = self.route.clone();
+        match &route.destination {
+            Destination::Aggregate(aggregate) => self.once(aggregate, ctx).await,
+            _ => Became::failed(self.part, StatusCode::BAD_GATEWAY, "the route is another"),
+        }
+    }
+
+    async fn once(self, aggregate: &Aggregate, mut ctx: Ctx) -> Became {
+        let Some(part) = aggregate.parts.get(self.part) else {
+            return Became::failed(self.part, StatusCode::BAD_GATEWAY, "the route is another");
+        };
+        let position = self.part;
+        let there = |(of, path): &(usize, Box<str>)| self.parts.json(*of, path).is_some_and(|json| json != "null");
+        if let Some((of, path)) = part.needs.iter().find(|needed| !there(needed)) {
+            let of = aggregate.parts.get(*of).map_or("each", |part| &part.name);
+            let why = format!("`{of}.{path}`, which it needs, is not there");
+            return Became::failed(position, StatusCode::BAD_GATEWAY, &why);
+        }
+        let Some(facts) = &mut ctx.facts else { return Became::failed(position, StatusCode::BAD_GATEWAY, "lost") };
+        facts.parts = Some(Arc::new(self.parts));
+        let connection = facts.connection.clone();
+        let mut request = self.request;
+        NOT_PASSED.iter().for_each(|name| drop(request.remove_header(name)));
+        let body = match &part.body {
+            PartBody::Clients => self.body,
+            body => {
+                [CONTENT_TYPE, CONTENT_ENCODING].iter().for_each(|name| drop(request.remove_header(name)));
+                match body {
+                    PartBody::Json(template) => {
+                        let _ = request.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                        template.render(&Values { request: &request, facts }).into()
+                    }
+                    _ => Bytes::new(),
+                }
+            }
+        };
+        request.set_method(part.method.clone());
+        let _ = request.insert_header(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
+        let mut taker = Taker { connection, alarm: Alarm::default(), head: None, body: Vec::new(), most: part.most };
+        let mut exchange = Exchange {
+            client: &mut taker,
+            request: &request,
+            keep: true,
+            ending: &|| false,
+            upload: Upload::of(body),
+            waiting: Waiting::Nobody,
+            status: None,
+            sent: 0,
+        };
+        let ended = self.direct.reach(&mut exchange, &mut ctx).await;
+        ctx.attempt = None;
+        let (answer, keep) = match ended {
+            Ok(()) => taker.judge(),
+            Err(Fault::Reply(reply)) => {
+                let cause =
+                    reply.problem.as_ref().map(|problem| problem.cause.clone().unwrap_or(problem.detail.clone()));
+                let cause = ctx.facts.as_mut().and_then(|facts| facts.cause.take()).or(cause);
+                (Err((reply.status, cause.map_or_else(String::new, |cause| cause.into_owned()))), Keep::Unsaid)
+            }
+            Err(Fault::Cut | Fault::Slow | Fault::Gone) => {
+                (Err((StatusCode::BAD_GATEWAY, "the answer was cut short".to_owned())), Keep::Unsaid)
+            }
+        };
+        Became { part: position, answer, keep, facts: ctx.facts.map(Box::new) }
+    }
+}
+
+impl Became {
+    fn failed(part: usize, status: StatusCode, why: &str) -> Self {
+        Self { part, answer: Err((status, why.to_owned())), keep: Keep::Unsaid, facts: None }
+    }
+}
+
+impl Keep {
+    fn of(headers: &HeaderMap) -> Self {
+        let (said, _) = Directives::of_response(headers);
+        let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
+        match said.s_maxage.or(said.max_age) {
+            _ if said.no_store || said.no_cache => Self::Never,
+            _ if said.private => Self::Private,
+            Some(time) => Self::For(time.as_secs().saturating_sub(age)),
+            None => Self::Unsaid,
+        }
+    }
+
+    /// As `Cache-Control` has it.
+    fn told(self) -> Option<HeaderValue> {
+        match self {
+            Self::Never => Some(HeaderValue::from_static("no-store")),
+            Self::Private => Some(HeaderValue::from_static("private")),
+            Self::Unsaid | Self::For(u64::MAX) => None,
+            Self::For(seconds) => HeaderValue::try_from(format!("max-age={seconds}")).ok(),
+        }
+    }
+}
+
+/// Puts the answers together.
+fn compose(aggregate: &Aggregate, parts: &Parts) -> Result<Bytes, Reply> {
+    let named = aggregate.parts.iter().zip(&parts.0).filter_map(|(part, json)| Some((&*part.name, json.as_ref()?)));
+    let named: Vec<(&str, &Bytes)> = named.collect();
+    let by_name = || object(named.iter().map(|(name, json)| (*name, &***json)));
+    match &aggregate.compose {
+        Compose::Names => Ok(by_name().into()),
+        Compose::Jq(program) => {
+            let made = program.run(&by_name(), &[], &Bounds::default());
+            made.map(Bytes::from).map_err(|error| refusal(format!("`compose` failed: {error}")))
+        }
+        Compose::Merge => {
+            let mut members: Vec<(String, &RawValue)> = Vec::new();
+            for (name, json) in &named {
+                let Ok(Members(found)) = serde_json::from_slice(json) else {
+                    return Err(refusal(format!("the part `{name}` is no object, so it cannot be merged")));
+                };
+                for (name, value) in found {
+                    match members.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, before)) => *before = value,
+                        None => members.push((name, value)),
+                    }
+                }
+            }
+            Ok(object(members.iter().map(|(name, value)| (name.as_str(), value.get().as_bytes()))).into())
+        }
+    }
+}
+
+fn object<'m>(members: impl Iterator<Item = (&'m str, &'m [u8])>) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    for (i, (name, json)) in members.enumerate() {
+        out.extend_from_slice(if i > 0 { b"," } else { b"" });
+        out.extend(serde_json::to_vec(name).unwrap_or_default());
+        out.push(b':');
+        out.extend_from_slice(json);
+    }
+    out.push(b'}');
+    out
+}
+
+/// The members of an object, in their order.
+struct Members<'t>(Vec<(String, &'t RawValue)>);
+
+impl<'de> serde::Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// The client of a part: takes all of its answer.
+struct Taker {
+    connection: Arc<Connection>,
+    alarm: Alarm,
+    head: Option<ResponseHeader>,
+    body: Vec<u8>,
+    most: u64,
+}
+
+impl Taker {
+    /// What the answer comes to: a JSON text, where it is one.
+    fn judge(self) -> (Result<Bytes, (StatusCode, String)>, Keep) {
+        let bad = |why: String| (Err((StatusCode::BAD_GATEWAY, why)), Keep::Unsaid);
+        let Some(head) = self.head else { return bad("there was no answer".to_owned()) };
+        let keep = Keep::of(&head.headers);
+        match head.status {
+            status if status.is_success() => {}
+            status if status.is_client_error() || status.is_server_error() => {
+                return (Err((status, format!("it was answered with {status}"))), keep);
+            }
+            status => return bad(format!("it was answered with {status}")),
+        }
+        if self.body.is_empty() {
+            return (Ok(Bytes::from_static(b"null")), keep);
+        }
+        match serde_json::from_slice::<&RawValue>(&self.body) {
+            Ok(_) => (Ok(self.body.into()), keep),
+            Err(error) => bad(format!("its answer is not JSON: {error}")),
+        }
+    }
+}
+
+impl Client for Taker {
+    const STORES: bool = true;
+
+    fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// The body is held.
+    fn poll_body(&mut self, _: &mut Upload, _: &mut Vec<u8>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Poll::Ready(Ok(0))
+    }
+
+    fn poll_gone(&mut self, patience: &Patience, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.poll_late(patience, cx).map(|()| io::ErrorKind::TimedOut.into())
+    }
+
+    fn poll_late(&mut self, patience: &Patience, cx: &mut Context<'_>) -> Poll<()> {
+        self.alarm.poll_deadline(patience.kept_by_exchange(), cx)
+    }
+
+    async fn inform(&mut self, _: &ResponseHeader) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// It is shaped when it is put together.
+    fn shape(&mut self, _: &mut ResponseHeader, _: &RequestHeader, _: &mut Ctx) {}
+
+    fn begin(&mut self, head: ResponseHeader, _: Opening) -> io::Result<bool> {
+        self.head = Some(head);
+        Ok(true)
+    }
+
+    async fn relay(exchange: &mut Exchange<'_, Self>, server: &mut Server, ctx: &mut Ctx) -> Result<(), Broken> {
+        let mut source = Source::Server(server);
+        while let Some(part) = exchange.next(&mut source, ctx).await? {
+            Self::pass(exchange, part, false, ctx).await?;
+        }
+        Ok(())
+    }
+
+    async fn pass(exchange: &mut Exchange<'_, Self>, part: Bytes, _: bool, _: &mut Ctx) -> Result<(), Broken> {
+        let taker = &mut *exchange.client;
+        if (taker.body.len() + part.len()) as u64 > taker.most {
+            let why = format!("an answer of more than {} bytes", taker.most);
+            return Err(Broken::Client(Fault::Reply(refusal(why))));
+        }
+        taker.body.extend_from_slice(&part);
+        Ok(())
+    }
+}
