@@ -536,6 +536,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[consumer.x]\nquota = {}", &["this is not available in this version"]),
     ("[consumer.x]\nrate_limit = {}", &["`rate` is missing here"]),
     ("[consumer.x]\nrate_limit = { rate = \"1/s\", burst = 0 }", &["a burst of 0 would let nothing through"]),
+    (
+        "[consumer.x]\nrate_limit = { rate = \"1/d\", burst = 200 }",
+        &["a limit with a store could not count so far ahead", "104 days", ":6:38"],
+    ),
     ("[consumer.x]\ngroup = []", &["did you mean `groups`?"]),
     ("[test]\nrequest = \"GET /\"", &["`test` is a list: write [[test]]"]),
     (

@@ -176,7 +176,7 @@ fn a_consumer_has_its_own_rate_where_consumers_are_counted() {
 #[test]
 fn an_own_burst_goes_on_with_what_was_counted_and_an_own_rate_begins() {
     let policy = compiled(r#"{ rate = "9/s", by = "consumer", over = { delay = "250ms" } }"#, &Clock::fake());
-    let mut waits = |own, count: usize| -> Vec<_> {
+    let waits = |own, count: usize| -> Vec<_> {
         let mut ada = of("ada", own);
         (0..count).map(|_| ask(&policy, &mut ada)).collect()
     };
