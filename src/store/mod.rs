@@ -442,6 +442,8 @@ mod tests {
         assert_eq!(text(&script.by_text), format!("*6\r\n$4\r\nEVAL\r\n$10\r\nreturn {{1}}\r\n{rest}"));
         let hash = "9c8545b8579e405965831fc6d1e3d0b3ac248d51";
         assert_eq!(text(&script.by_hash), format!("*6\r\n$7\r\nEVALSHA\r\n$40\r\n{hash}\r\n{rest}"));
+        let others = script.call(&script.by_hash, &[Key::from_slice(b"k")], Some(&[9, 10]));
+        assert!(others.ends_with(b"$1\r\nk\r\n$1\r\n9\r\n$2\r\n10\r\n"));
         let given = |list: &[u64]| script.numbers(Answer::Numbers(list.iter().copied().collect()));
         assert!(given(&[3]).is_ok());
         assert_eq!((given(&[]), given(&[1, 2])), (Err(Failure::Garbage), Err(Failure::Garbage)));
