@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use portcullis::policy::{Decision, Gcra, Table};
-use portcullis::types::Rate;
+use portcullis::types::{Pace, Rate};
 
 fn decide(table: &Table, gcra: &Gcra, key: u64, now: u64) -> bool {
     table.update(key, now, |until| match gcra.decide(until, now) {
@@ -24,7 +24,7 @@ fn key(number: u64) -> u64 {
 fn keys(c: &mut Criterion) {
     // Nobody is idle again while the measurement lasts, and nobody is refused.
     let rate = Rate { count: 1, per: Duration::from_secs(86400) };
-    let gcra = Gcra::new(rate, 200_000, Duration::ZERO);
+    let gcra = Gcra::new(&Pace::new(rate, 200_000), Duration::ZERO);
     let mut group = c.benchmark_group("limit");
     for count in [1_u64, 100, 10_000, 100_000, 1_000_000] {
         let table = Table::default();
@@ -44,7 +44,8 @@ fn keys(c: &mut Criterion) {
 /// A caller that is over its limit.
 fn refused(c: &mut Criterion) {
     let table = Table::default();
-    let gcra = Gcra::new(Rate { count: 1, per: Duration::from_secs(86400) }, 1, Duration::ZERO);
+    let rate = Rate { count: 1, per: Duration::from_secs(86400) };
+    let gcra = Gcra::new(&Pace::new(rate, 1), Duration::ZERO);
     decide(&table, &gcra, 7, 1);
     c.bench_function("refused", |b| b.iter(|| decide(&table, &gcra, black_box(7), 2)));
 }

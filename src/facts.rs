@@ -18,7 +18,7 @@ use crate::reply::Reply;
 use crate::telemetry::metrics::traffic::{Cached, ListenerSeries};
 use crate::telemetry::trace::Trace;
 use crate::types::template::{Variable, Variables, query_value};
-use crate::types::{Captures, Cidr, hex};
+use crate::types::{Captures, Cidr, Pace, hex};
 
 /// What is known of the client's connection: made once by the server, shared by the requests on it.
 #[derive(Debug)]
@@ -294,6 +294,8 @@ pub struct Consumer {
     pub claims: serde_json::Map<String, serde_json::Value>,
     /// What upstreams are told of the caller.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How often it may ask where a limit counts by consumers, in place of the limit's own numbers.
+    pub pace: Option<Arc<Pace>>,
 }
 
 impl Consumer {

@@ -156,6 +156,7 @@ impl Gateway {
         };
         zones.retain(root, caches, build);
         stores.report_unused(build);
+        providers.report_unused(root, build);
         let matcher = match Matcher::build(specs) {
             Ok(matcher) => Some(matcher),
             Err(conflicts) => {

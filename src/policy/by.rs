@@ -48,6 +48,11 @@ impl By {
         self.0.iter().any(|part| *part != Part::Route)
     }
 
+    /// Whether this is a part of it.
+    pub fn has(&self, part: &Part) -> bool {
+        self.0.contains(part)
+    }
+
     /// The key of a request in this process.
     pub fn key(&self, secret: &RandomState, ipv6_prefix: u8, request: &RequestHeader, facts: &Facts) -> u64 {
         let mut hash = secret.build_hasher();

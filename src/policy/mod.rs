@@ -254,7 +254,7 @@ policies! {
 }
 
 pub use cors::preflight;
-pub use rate_limit::{Decision, Gcra, Table};
+pub use rate_limit::{Decision, Gcra, OwnRate, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
 pub const RESERVED: &[&str] = &["quota", "view"];

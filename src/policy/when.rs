@@ -283,7 +283,7 @@ mod tests {
     fn sees_the_caller() {
         let claims = serde_json::json!({ "tier": "gold", "level": 3, "orgs": ["a"], "deep": { "a": true } });
         let serde_json::Value::Object(claims) = claims else { panic!("claims are an object") };
-        let caller = Consumer { name: "alice".into(), groups: vec!["staff".into()], claims, headers: Vec::new() };
+        let caller = Consumer { name: "alice".into(), groups: vec!["staff".into()], claims, ..Consumer::default() };
         let headers = http::HeaderMap::new();
         let request = RequestView {
             method: &http::Method::GET,

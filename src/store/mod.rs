@@ -24,6 +24,7 @@ mod config;
 mod link;
 pub(crate) mod resp;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -196,12 +197,12 @@ impl Store {
         }
     }
 
-    /// Has Redis run a script, from a worker.
+    /// Has Redis run a script, from a worker: with other `arguments` than its own, if there are any.
     ///
     /// # Errors
     /// There is no answer, or none in time. Then the script may have run or not.
-    pub async fn run(&self, script: &Script, keys: &[Key]) -> Result<Numbers, Unavailable> {
-        self.redis.run(script, keys).await
+    pub async fn run(&self, script: &Script, keys: &[Key], arguments: Option<&[u64]>) -> Result<Numbers, Unavailable> {
+        self.redis.run(script, keys, arguments).await
     }
 }
 
@@ -210,14 +211,15 @@ impl Redis {
         is_up(self.turns.load(Ordering::Relaxed))
     }
 
-    async fn run(&self, script: &Script, keys: &[Key]) -> Result<Numbers, Unavailable> {
+    async fn run(&self, script: &Script, keys: &[Key], arguments: Option<&[u64]>) -> Result<Numbers, Unavailable> {
         let turn = self.turns.load(Ordering::Relaxed);
         if !is_up(turn) {
             self.counts.own().called(Called::Spared);
             return Err(Unavailable);
         }
         let began = Instant::now();
-        let asked = tokio::time::timeout(self.timeout, self.ask(script, keys)).await.unwrap_or(Err(Failure::Late));
+        let asked =
+            tokio::time::timeout(self.timeout, self.ask(script, keys, arguments)).await.unwrap_or(Err(Failure::Late));
         let called = match &asked {
             Ok(_) => Called::Answered(began.elapsed()),
             Err(Failure::Busy) => Called::Busy,
@@ -233,8 +235,8 @@ impl Redis {
         })
     }
 
-    async fn ask(&self, script: &Script, keys: &[Key]) -> Result<Numbers, Failure> {
-        let call = |head| self.call(script.call(head, keys), script.keys);
+    async fn ask(&self, script: &Script, keys: &[Key], arguments: Option<&[u64]>) -> Result<Numbers, Failure> {
+        let call = |head| self.call(script.call(head, keys, arguments), script.keys);
         let answer = match call(&script.by_hash).await? {
             Answer::Refused(code) if *code == *"NOSCRIPT" => call(&script.by_text).await?,
             answer => answer,
@@ -305,7 +307,7 @@ impl Redis {
     async fn probe(&self) -> Result<(), Failure> {
         let stream = self.target.connect(Address::Anew).await?;
         let script = Script::new(PROBE, 1, &[]);
-        let command = script.call(&script.by_text, &[Key::from_slice(b"portcullis:probe")]);
+        let command = script.call(&script.by_text, &[Key::from_slice(b"portcullis:probe")], None);
         let (link, mut calls) = mpsc::channel(1);
         let (to, answer) = oneshot::channel();
         let _ = link.try_send(Call { command, numbers: script.keys, to });
@@ -347,22 +349,21 @@ impl Script {
         };
         let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut tail = Vec::new();
-        arguments.iter().for_each(|argument| resp::bulk(&mut tail, argument.to_string().as_bytes()));
         Self {
             by_hash: head(b"EVALSHA", hash.as_bytes()),
             by_text: head(b"EVAL", text.as_bytes()),
-            arguments: tail.into(),
+            arguments: encoded(arguments).into(),
             keys,
         }
     }
 
-    fn call(&self, head: &[u8], keys: &[Key]) -> Vec<u8> {
+    fn call(&self, head: &[u8], keys: &[Key], arguments: Option<&[u64]>) -> Vec<u8> {
+        let arguments = arguments.map_or(Cow::Borrowed(&*self.arguments), |others| Cow::Owned(encoded(others)));
         let keys_length: usize = keys.iter().map(|key| key.len() + 10).sum();
-        let mut command = Vec::with_capacity(head.len() + keys_length + self.arguments.len());
+        let mut command = Vec::with_capacity(head.len() + keys_length + arguments.len());
         command.extend_from_slice(head);
         keys.iter().for_each(|key| resp::bulk(&mut command, key));
-        command.extend_from_slice(&self.arguments);
+        command.extend_from_slice(&arguments);
         command
     }
 
@@ -374,6 +375,12 @@ impl Script {
             _ => Err(Failure::Garbage),
         }
     }
+}
+
+fn encoded(arguments: &[u64]) -> Vec<u8> {
+    let mut text = Vec::new();
+    arguments.iter().for_each(|argument| resp::bulk(&mut text, itoa::Buffer::new().format(*argument).as_bytes()));
+    text
 }
 
 #[cfg(test)]
@@ -430,11 +437,13 @@ mod tests {
     #[test]
     fn a_call_has_the_keys_between_the_script_and_its_arguments() {
         let script = Script::new("return {1}", 1, &[7, 0]);
-        let text = |head: &[u8]| String::from_utf8(script.call(head, &[Key::from_slice(b"k")])).unwrap();
+        let text = |head: &[u8]| String::from_utf8(script.call(head, &[Key::from_slice(b"k")], None)).unwrap();
         let rest = "$1\r\n1\r\n$1\r\nk\r\n$1\r\n7\r\n$1\r\n0\r\n";
         assert_eq!(text(&script.by_text), format!("*6\r\n$4\r\nEVAL\r\n$10\r\nreturn {{1}}\r\n{rest}"));
         let hash = "9c8545b8579e405965831fc6d1e3d0b3ac248d51";
         assert_eq!(text(&script.by_hash), format!("*6\r\n$7\r\nEVALSHA\r\n$40\r\n{hash}\r\n{rest}"));
+        let others = script.call(&script.by_hash, &[Key::from_slice(b"k")], Some(&[9, 10]));
+        assert!(others.ends_with(b"$1\r\nk\r\n$1\r\n9\r\n$2\r\n10\r\n"));
         let given = |list: &[u64]| script.numbers(Answer::Numbers(list.iter().copied().collect()));
         assert!(given(&[3]).is_ok());
         assert_eq!((given(&[]), given(&[1, 2])), (Err(Failure::Garbage), Err(Failure::Garbage)));

@@ -20,7 +20,7 @@ pub use cidr::{Cidr, Cidrs};
 pub use failure::{Failure, Failures};
 pub use hex::hex;
 pub use one_or_more::OneOrMore;
-pub use rate::Rate;
+pub use rate::{Pace, Rate};
 pub use reserved::Reserved;
 pub use secret::{Secret, SecretError, SecretText};
 pub use size::Size;

@@ -13,6 +13,19 @@ pub struct Rate {
 
 super::deserialize_from_str!(Rate, "a rate, such as \"100/s\" or \"5000/h\"");
 
+/// A rate with a burst, as limits count by it and tell of it.
+#[derive(Debug)]
+pub struct Pace {
+    /// From one to the next, in nanoseconds.
+    pub interval: u64,
+    /// How far ahead of the rate one may come, in nanoseconds: all of the burst but that one.
+    pub tolerance: u64,
+    /// The rate as it is written: `500/s`.
+    pub rate: Box<str>,
+    /// The rate as the parameters of `RateLimit-Policy`: `;q=500;w=1`.
+    pub quota: Box<str>,
+}
+
 const UNITS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3600), ("d", 86400)];
 
 impl Rate {
@@ -20,6 +33,19 @@ impl Rate {
     pub fn interval(self) -> Duration {
         let nanos = self.per.as_nanos().div_ceil(u128::from(self.count.max(1)));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+impl Pace {
+    /// So many in so much time, up to `burst` of them at once.
+    pub fn new(rate: Rate, burst: u32) -> Self {
+        let interval = u64::try_from(rate.interval().as_nanos()).unwrap_or(u64::MAX / 4);
+        Self {
+            interval,
+            tolerance: interval.saturating_mul(u64::from(burst.max(1) - 1)),
+            rate: rate.to_string().into(),
+            quota: format!(";q={};w={}", rate.count, rate.per.as_secs()).into(),
+        }
     }
 }
 

@@ -154,6 +154,136 @@ fn what_is_only_talked_about_does_not_count() {
     gw.get("/").send().expect(429);
 }
 
+/// Two consumers, whose keys are their names; `more` is said of ada.
+pub fn partners(more: &str) -> String {
+    format!(
+        r#"
+        [auth.partners]
+        api_key = {{ header = "X-Key" }}
+        [consumer.bob]
+        keys = [{{ sha256 = "81b637d8fcd2c6da6359e6963113a1170de795e4b725b84d1e0b4cfd9ec58ce9" }}]
+        [consumer.ada]
+        keys = [{{ sha256 = "fdee430d40bd57deeac186cd9790033d0f06f909a8806e7ce6e717ab7c7d5029" }}]
+        {more}
+        "#
+    )
+}
+
+fn of<'g>(gw: &'g Gateway, path: &str, name: &str) -> Request<'g> {
+    gw.get(path).header("X-Key", name)
+}
+
+#[test]
+fn a_consumers_own_rate_takes_the_place_of_the_limits() {
+    let gw = gateway()
+        .config(&partners("rate_limit = { rate = \"3/h\", burst = 2 }"))
+        .config(
+            r#"
+            [defaults]
+            auth       = "partners"
+            rate_limit = { rate = "1/h", by = "consumer" }
+            [[route]]
+            match   = "/"
+            respond = {}
+            [[route]]
+            match      = "/both"
+            rate_limit = [{ rate = "1/h", by = ["route", "consumer"] }, { rate = "5/h" }]
+            respond    = {}
+            [[route]]
+            match      = "/client"
+            rate_limit = { rate = "1/h", by = "client" }
+            respond    = {}
+            "#,
+        )
+        .start();
+    let first = of(&gw, "/", "ada").send().expect(200);
+    assert_eq!(first.header("ratelimit-policy"), "\"3/h by consumer\";q=3;w=3600");
+    assert_eq!(first.header("ratelimit"), "\"3/h by consumer\";r=1;t=1200");
+    of(&gw, "/", "ada").send().expect(200);
+    let refused = of(&gw, "/", "ada").send().expect(429).problem("too-many-requests");
+    assert!(refused.text().contains("more than 3/h requests by consumer"), "{}", refused.text());
+    let seconds: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((600..=1200).contains(&seconds), "{seconds}");
+    let first = of(&gw, "/", "bob").send().expect(200);
+    assert_eq!(first.header("ratelimit-policy"), "\"1/h by consumer\";q=1;w=3600");
+    assert_eq!(first.header("ratelimit"), "\"1/h by consumer\";r=0;t=3600");
+    of(&gw, "/", "bob").send().expect(429);
+
+    let both = of(&gw, "/both", "ada").send().expect(200);
+    let policy = "\"3/h by route and consumer\";q=3;w=3600, \"5/h by client\";q=5;w=3600";
+    assert_eq!(both.header("ratelimit-policy"), policy);
+    assert_eq!(both.header("ratelimit"), "\"3/h by route and consumer\";r=1;t=1200, \"5/h by client\";r=4;t=720");
+    of(&gw, "/both", "ada").send().expect(200);
+    of(&gw, "/both", "ada").send().expect(429);
+    of(&gw, "/both", "bob").send().expect(200);
+    of(&gw, "/both", "bob").send().expect(429);
+
+    let client = of(&gw, "/client", "ada").send().expect(200);
+    assert_eq!(client.header("ratelimit-policy"), "\"1/h by client\";q=1;w=3600");
+    of(&gw, "/client", "ada").send().expect(429);
+}
+
+#[test]
+fn a_reload_changes_an_own_rate_at_once_and_touches_nobody_else() {
+    let file = |own: &str| {
+        partners(own)
+            + "[defaults]\nauth = \"partners\"\nrate_limit = { rate = \"1/h\", by = \"consumer\" }\n\
+               [[route]]\nmatch = \"/\"\nrespond = {}"
+    };
+    let gw = gateway().config(&file("rate_limit = { rate = \"1/d\" }")).start();
+    let statuses = |name, count| (0..count).map(|_| of(&gw, "/", name).send().status).collect::<Vec<_>>();
+    assert_eq!((statuses("ada", 2), statuses("bob", 2)), (vec![200, 429], vec![200, 429]));
+    for (own, expected) in [
+        ("rate_limit = { rate = \"1/d\", burst = 3 }", &[200, 200, 429][..]),
+        ("rate_limit = { rate = \"2/h\" }", &[200, 200, 429]),
+        ("rate_limit = { rate = \"1/d\", burst = 4 }", &[200, 429]),
+        ("", &[200, 429]),
+    ] {
+        gw.rewrite(&file(own));
+        gw.reload().expect(200);
+        assert_eq!(statuses("ada", expected.len()), expected, "{own}");
+        assert_eq!(statuses("bob", 1), [429], "{own}");
+    }
+}
+
+#[test]
+fn a_consumer_waits_as_its_own_rate_has_it() {
+    let gw = gateway()
+        .config(&partners("rate_limit = { rate = \"20/s\", burst = 1 }"))
+        .config("[defaults]\nauth = \"partners\"\n[[route]]\nmatch = \"/\"\nrespond = {}")
+        .config("rate_limit = { rate = \"1/h\", by = \"consumer\", over = { delay = \"30s\" } }")
+        .start();
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..9 {
+            scope.spawn(|| of(&gw, "/", "ada").send().expect(200));
+        }
+    });
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+    of(&gw, "/", "bob").send().expect(200);
+    of(&gw, "/", "bob").send().expect(429);
+}
+
+#[test]
+fn an_own_rate_that_nothing_uses_is_warned_of() {
+    let said = |route: &str| {
+        let file = partners("rate_limit = { rate = \"1/s\" }") + "[[route]]\nmatch = \"/\"\nrespond = {}\n" + route;
+        let output = gateway().config(&file).check();
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for (route, is_used) in [
+        ("", false),
+        ("auth = \"partners\"\nrate_limit = { rate = \"1/s\" }", false),
+        ("rate_limit = { rate = \"1/s\", by = \"consumer\" }", false),
+        ("auth = \"partners\"\nrate_limit = { rate = \"1/s\", by = [\"route\", \"consumer\"] }", true),
+    ] {
+        let said = said(route);
+        assert_eq!(!said.contains("so nothing uses this rate"), is_used, "{route}: {said}");
+        assert!(is_used || said.contains("portcullis.toml:8:22"), "{said}");
+    }
+}
+
 const LONG: Duration = Duration::from_secs(60);
 
 /// One place, in front of a server that is asked socket to socket, of one that Pingora asks, and of one behind a queue.

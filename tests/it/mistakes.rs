@@ -573,7 +573,13 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "[auth.x]\njwt = { jwks = \"https://id.test/\" }\nheaders = { X-A = \"{client.ip}\", Host = \"a\", X-B = \"{consumr}\" }",
         &["made of {consumer}", "`host` cannot be edited", "did you mean `{consumer}`?", "3 errors"],
     ),
-    ("[consumer.x]\nrate_limit = {}", &["this is not available in this version"]),
+    ("[consumer.x]\nquota = {}", &["this is not available in this version"]),
+    ("[consumer.x]\nrate_limit = {}", &["`rate` is missing here"]),
+    ("[consumer.x]\nrate_limit = { rate = \"1/s\", burst = 0 }", &["a burst of 0 would let nothing through"]),
+    (
+        "[consumer.x]\nrate_limit = { rate = \"1/d\", burst = 200 }",
+        &["a limit with a store could not count so far ahead", "104 days", ":6:38"],
+    ),
     ("[consumer.x]\ngroup = []", &["did you mean `groups`?"]),
     ("[test]\nrequest = \"GET /\"", &["`test` is a list: write [[test]]"]),
     (

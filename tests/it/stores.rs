@@ -94,6 +94,40 @@ fn gateways_together_let_no_more_through_than_burst_and_rate() {
 }
 
 #[test]
+fn gateways_together_count_a_consumer_by_its_own_rate() {
+    let redis = Redis::start();
+    let file = crate::limits::partners("rate_limit = { rate = \"50/s\", burst = 50 }")
+        + "[defaults]\nauth = \"partners\"\n[[route]]\nmatch = \"/\"\nrespond = {}\n\
+           [defaults.rate_limit]\nrate = \"1/h\"\nburst = 3\nby = \"consumer\"\n\
+           store = \"shared\"\nstore_down = \"closed\"";
+    let gateways = [patient(&redis, &file), patient(&redis, &file)];
+    let began = Instant::now();
+    let first = gateways[0].get("/").header("X-Key", "ada").send().expect(200);
+    assert_eq!(first.header("ratelimit-policy"), "\"50/s by consumer\";q=50;w=1");
+    assert_eq!(first.header("ratelimit"), "\"50/s by consumer\";r=49;t=1");
+    let ask = |gw: &Gateway, name: &str| {
+        let mut connection = gw.connect();
+        let mut admitted = 0;
+        while began.elapsed() < Duration::from_secs(2) {
+            match connection.get("/").header("X-Key", name).send().status {
+                200 => admitted += 1,
+                429 => {}
+                other => panic!("{other}"),
+            }
+        }
+        admitted
+    };
+    let [ada, bob] = std::thread::scope(|scope| {
+        let asking = ["ada", "bob"].map(|name| gateways.each_ref().map(|gw| scope.spawn(move || ask(gw, name))));
+        asking.map(|both| both.into_iter().map(|one| one.join().unwrap()).sum::<u32>())
+    });
+    let took = began.elapsed().as_secs_f64();
+    assert!(1.0 + f64::from(ada) <= 50.0 + 50.0 * took, "{ada} in {took} seconds");
+    assert!(ada >= 100, "{ada} in {took} seconds");
+    assert_eq!(bob, 3);
+}
+
+#[test]
 fn a_shared_limit_does_what_a_local_one_does() {
     let redis = Redis::start();
     let routes = r#"

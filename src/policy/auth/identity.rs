@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::build::{Build, Node};
 use crate::facts::{Consumer, claim};
+use crate::policy::OwnRate;
 use crate::types::template::Template;
 
 /// `[consumer.NAME]` as it is written.
@@ -24,8 +25,7 @@ struct ConsumerConfig {
     keys: Vec<KeyConfig>,
     #[serde(default)]
     certificates: Vec<String>,
-    #[serde(default, rename = "rate_limit")]
-    _rate_limit: NotYet,
+    rate_limit: Option<OwnRate>,
     #[serde(default, rename = "quota")]
     _quota: NotYet,
 }
@@ -105,9 +105,9 @@ impl Consumers {
     /// The same consumers, with what a provider tells upstreams of them.
     pub(super) fn with_headers(&self, headers: &Headers) -> Self {
         let told = |consumer: &Arc<Consumer>| {
-            let Consumer { name, groups, claims, .. } = &**consumer;
-            let (name, groups, claims) = (name.clone(), groups.clone(), claims.clone());
-            Arc::new(told(Consumer { name, groups, claims, headers: Vec::new() }, headers))
+            let Consumer { name, groups, claims, pace, .. } = &**consumer;
+            let (name, groups, claims, pace) = (name.clone(), groups.clone(), claims.clone(), pace.clone());
+            Arc::new(told(Consumer { name, groups, claims, headers: Vec::new(), pace }, headers))
         };
         Self(Arc::new(Known {
             by_name: self.0.by_name.iter().map(|(name, consumer)| (name.clone(), told(consumer))).collect(),
@@ -131,18 +131,14 @@ impl Consumers {
     pub(super) fn with_certificate(&self, name: &str) -> Option<String> {
         self.0.by_certificate.get(name).map(|name| name.to_string())
     }
-
-    /// The groups that the configuration gives a consumer.
-    fn groups(&self, name: &str) -> &[Box<str>] {
-        self.0.by_name.get(name).map_or(&[], |consumer| consumer.groups.as_slice())
-    }
 }
 
 impl Known {
     fn add(&mut self, name: &str, config: ConsumerConfig, build: &mut Build<'_>) {
         let claims = Map::from_iter([("sub".to_owned(), Value::from(name))]);
         let groups = config.groups.iter().map(|group| group.as_str().into()).collect();
-        let consumer = Arc::new(Consumer { name: name.into(), groups, claims, headers: Vec::new() });
+        let pace = config.rate_limit.map(|own| Arc::new(build.within("rate_limit", |build| own.compile(build))));
+        let consumer = Arc::new(Consumer { name: name.into(), groups, claims, headers: Vec::new(), pace });
         for (i, key) in config.keys.iter().enumerate() {
             let at = format!("keys[{i}].sha256");
             if key.sha256 == KeyHash::of(b"") {
@@ -238,12 +234,14 @@ impl Identities {
             Some(Value::String(groups)) => groups.split(' ').filter(|group| !group.is_empty()).map(Box::from).collect(),
             _ => Vec::new(),
         };
-        for group in self.consumers.groups(&name) {
+        let known = self.consumers.0.by_name.get(&name);
+        for group in known.iter().flat_map(|known| &known.groups) {
             if !groups.contains(group) {
                 groups.push(group.clone());
             }
         }
-        Ok(Arc::new(told(Consumer { name, groups, claims, headers: Vec::new() }, &self.headers)))
+        let pace = known.and_then(|known| known.pace.clone());
+        Ok(Arc::new(told(Consumer { name, groups, claims, headers: Vec::new(), pace }, &self.headers)))
     }
 }
 

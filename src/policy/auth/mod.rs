@@ -35,6 +35,7 @@ mod remote;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -79,6 +80,8 @@ pub struct Providers {
     headers: Arc<[HeaderName]>,
     /// What the configuration says of providers and of consumers, files included.
     made_of: [BTreeMap<String, u64>; 2],
+    /// Whether a limit counts by consumers that may have rates of their own.
+    own_rates_are_used: AtomicBool,
 }
 
 /// A way to find out who asks.
@@ -277,7 +280,27 @@ impl Providers {
             let named = root.get(table).and_then(Node::table).into_iter().flatten();
             named.map(|(name, entry)| (name.clone(), build.fingerprint(&entry.node, FILES).short())).collect()
         });
-        Self { by_name: providers, headers: headers.into(), made_of }
+        Self { by_name: providers, headers: headers.into(), made_of, own_rates_are_used: AtomicBool::new(false) }
+    }
+
+    /// Notes that a limit counts by consumers' own rates.
+    pub(super) fn use_own_rates(&self) {
+        self.own_rates_are_used.store(true, Ordering::Relaxed);
+    }
+
+    /// Warns of consumers' own rates that no limit uses.
+    pub fn report_unused(&self, root: &Node, build: &mut Build<'_>) {
+        if self.own_rates_are_used.load(Ordering::Relaxed) {
+            return;
+        }
+        for (_, consumer) in root.get("consumer").and_then(Node::table).into_iter().flatten() {
+            let Some(rate) = consumer.node.get("rate_limit") else { continue };
+            build.within_detached(rate, |build| {
+                build
+                    .warning("", "no limit of a route with `auth` counts by \"consumer\", so nothing uses this rate")
+                    .help("it takes the place of a limit's: rate_limit = { rate = \"10/s\", by = \"consumer\" }");
+            });
+        }
     }
 
     /// The fields that nobody else may send.

@@ -1,13 +1,16 @@
 //! `rate_limit` as it is written: one limit, or a list of several.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 
-use super::shared::StoreDown;
+use super::gcra::Gcra;
+use super::shared::{StoreDown, is_countable};
+use crate::build::Build;
 use crate::policy::by::{By, Part};
-use crate::types::{Rate, Timespan};
+use crate::types::{Pace, Rate, Timespan};
 
 /// The limits, in the order in which they are asked.
 pub struct Config {
@@ -46,6 +49,51 @@ pub(super) enum Over {
     Reject,
     /// It waits its turn, for up to so long.
     Delay(Timespan),
+}
+
+/// `rate_limit` of a consumer: the numbers that take the place of those of limits by consumers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnRate {
+    rate: Rate,
+    burst: Option<u32>,
+}
+
+/// The longest time that a request may wait.
+pub(super) const LONGEST_DELAY: Timespan = Timespan::from_secs(60);
+
+impl OwnRate {
+    /// Compiles it; `build` is at it. Any limit can count by it.
+    pub fn compile(&self, build: &mut Build<'_>) -> Pace {
+        check_burst(self.burst, "burst", build);
+        let pace = Pace::new(self.rate, self.burst.unwrap_or(self.rate.count));
+        if !is_countable(&Gcra::new(&pace, LONGEST_DELAY.0)) {
+            build
+                .error("burst", "a limit with a store could not count so far ahead")
+                .help("what a burst uses up must come back within 104 days");
+        }
+        pace
+    }
+}
+
+impl LimitConfig {
+    pub fn pace(&self) -> Pace {
+        Pace::new(self.rate, self.burst.unwrap_or(self.rate.count))
+    }
+
+    /// How long a request may be held back.
+    pub fn patience(&self) -> Duration {
+        match self.over {
+            Over::Reject => Duration::ZERO,
+            Over::Delay(delay) => delay.0,
+        }
+    }
+}
+
+pub(super) fn check_burst(burst: Option<u32>, key: &str, build: &mut Build<'_>) {
+    if burst == Some(0) {
+        build.error(key, "a burst of 0 would let nothing through").help("1 is one request at a time");
+    }
 }
 
 fn client() -> By {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::types::Rate;
+use crate::types::Pace;
 
 /// The arithmetic of one limit.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +35,10 @@ pub enum Decision {
 }
 
 impl Gcra {
-    /// A limit that lets `burst` requests through at once, and holds others back for up to `patience`.
-    pub fn new(rate: Rate, burst: u32, patience: Duration) -> Self {
-        let interval = nanos(rate.interval());
-        Self { interval, tolerance: interval.saturating_mul(u64::from(burst.max(1) - 1)), patience: nanos(patience) }
+    /// A limit that lets requests through at this pace, and holds others back for up to `patience`.
+    pub fn new(pace: &Pace, patience: Duration) -> Self {
+        let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX / 4);
+        Self { interval: pace.interval, tolerance: pace.tolerance, patience }
     }
 
     /// Decides on a request of a key whose theoretical arrival time is `until`.
@@ -68,20 +68,18 @@ impl Gcra {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::Rate;
 
     const SECOND: u64 = 1_000_000_000;
 
     fn gcra(count: u32, burst: u32, patience: u64) -> Gcra {
-        Gcra::new(Rate { count, per: Duration::from_secs(1) }, burst, Duration::from_nanos(patience))
+        let pace = Pace::new(Rate { count, per: Duration::from_secs(1) }, burst);
+        Gcra::new(&pace, Duration::from_nanos(patience))
     }
 
     #[test]

@@ -23,6 +23,14 @@
 //! does not ask it. While it is down, `store_down` says whether the gateway counts by itself (`local`), lets requests go
 //! on (`open`) or answers with a 503 (`closed`).
 //!
+//! Where a limit counts by `consumer`, a consumer's own rate takes the place of its `rate` and `burst`. As with the limit's
+//! own, another `rate` counts anew:
+//!
+//! ```toml
+//! [consumer.ada]
+//! rate_limit = { rate = "500/s", burst = 50 }
+//! ```
+//!
 //! A rehearsal finds every limit untouched and leaves it so; it asks no store.
 
 mod config;
@@ -30,7 +38,7 @@ mod gcra;
 mod shared;
 mod table;
 
-use std::hash::RandomState;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +46,9 @@ use http::{HeaderName, HeaderValue};
 use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use self::config::{LimitConfig, Over};
+use self::config::{LONGEST_DELAY, LimitConfig, Over, check_burst};
 use self::shared::{Member, Shared, StoreDown, is_countable};
-use super::by::By;
+use super::by::{self, By, Part};
 use super::{Policy, Scope, Verdict};
 use crate::build::Build;
 use crate::clock::Clock;
@@ -48,9 +56,9 @@ use crate::facts::{Allowance, Facts};
 use crate::keep::Fingerprint;
 use crate::reply::Reply;
 use crate::store::{Numbers, Store, Unavailable};
-use crate::types::Timespan;
+use crate::types::{Pace, Timespan};
 
-pub use config::Config;
+pub use config::{Config, OwnRate};
 pub use gcra::{Decision, Gcra};
 pub use table::Table;
 
@@ -65,12 +73,17 @@ pub struct RateLimit {
 
 /// One limit.
 struct Limit {
-    gcra: Gcra,
+    pace: Pace,
+    /// How long a request may be held back.
+    patience: Duration,
     by: By,
+    /// `by` in words.
+    whose: Box<str>,
+    /// Whether a consumer's own pace takes the place of the limit's.
+    by_consumer: bool,
     ipv6_prefix: u8,
     shadow: bool,
-    /// What `RateLimit` calls it, up to its first number; `None` if clients are not told.
-    told: Option<Box<[u8]>>,
+    is_told: bool,
     /// For the client that is over it.
     refusal: Reply,
     is_shared: bool,
@@ -96,13 +109,16 @@ struct Entry<'l> {
 /// What a request paid to a limit.
 struct Paid<'l> {
     limit: &'l Limit,
+    gcra: Gcra,
     key: u64,
     until: u64,
 }
 
+/// A list of limits in a header field.
+type List = SmallVec<[u8; 128]>;
+
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const LONGEST_DELAY: Timespan = Timespan::from_secs(60);
 
 impl Policy for RateLimit {
     type Config = Config;
@@ -110,44 +126,22 @@ impl Policy for RateLimit {
     fn compile(config: Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
         let before = build.errors();
         let mut limits = Vec::new();
-        let mut policy = Vec::new();
         let mut members = Vec::new();
         let store = store(&config, scope, build);
         for (i, limit) in config.limits.into_iter().enumerate() {
             let at = |key: &str| if config.list { format!("[{i}].{key}") } else { key.to_owned() };
             check(&limit, &at, build);
             let Some(counts) = counts(&limit, i, scope, build) else { continue };
-            let name = format!("\"{} by {}\"", limit.rate, limit.by);
-            let told = limit.headers && !limit.shadow;
-            if told {
-                policy.push(format!("{name};q={};w={}", limit.rate.count, limit.rate.per.as_secs()));
-            }
-            let patience = match limit.over {
-                Over::Reject => Duration::ZERO,
-                Over::Delay(delay) => delay.0,
-            };
-            let gcra = Gcra::new(limit.rate, limit.burst.unwrap_or(limit.rate.count), patience);
             if limit.store.is_some() {
-                if !is_countable(&gcra) {
-                    build
-                        .error(&at("burst"), "a store cannot count so far ahead")
-                        .help("what a burst uses up must come back within 104 days");
-                }
                 members.push(Member::new(i, &limit, scope.owner));
             }
-            limits.push(Limit {
-                gcra,
-                is_shared: limit.store.is_some(),
-                told: told.then(|| format!("{name};r=").into_bytes().into()),
-                refusal: Reply::too_many_requests(format!("more than {} requests by {}", limit.rate, limit.by))
-                    .prepared(),
-                by: limit.by,
-                ipv6_prefix: limit.ipv6_prefix,
-                shadow: limit.shadow,
-                counts,
-            });
+            let limit = Limit::new(limit, counts);
+            if limit.by_consumer && scope.authenticated {
+                scope.providers.use_own_rates();
+            }
+            limits.push(limit);
         }
-        let policy = HeaderValue::from_str(&policy.join(", ")).ok().filter(|policy| !policy.is_empty());
+        let policy = policy(&limits, None);
         let shared = store.map(|store| Shared::new(store, members, &limits));
         (build.errors() == before).then_some(Self { limits, policy, shared })
     }
@@ -165,9 +159,11 @@ impl Policy for RateLimit {
     }
 
     fn response(&self, head: &mut ResponseHeader, _request: &RequestHeader, facts: &Facts) {
-        let Some(policy) = &self.policy else { return };
-        if let Some(value) = self.told(&facts.allowances) {
-            let _ = head.insert_header(RATE_LIMIT_POLICY, policy.clone());
+        let Some(common) = &self.policy else { return };
+        if let Some(value) = self.told(facts) {
+            let own = own(facts).filter(|_| self.limits.iter().any(|limit| limit.by_consumer));
+            let policy = if own.is_some() { policy(&self.limits, own) } else { Some(common.clone()) };
+            policy.map(|policy| head.insert_header(RATE_LIMIT_POLICY, policy));
             let _ = head.insert_header(RATE_LIMIT, value);
         }
     }
@@ -199,7 +195,7 @@ impl RateLimit {
             match (&found, member.down) {
                 (Ok(ahead), _) => {
                     let ahead = ahead.get(i).copied().unwrap_or_default();
-                    self.settle(member.limit, limit.gcra.decide(ahead, 0), 0, entry, facts)?;
+                    self.settle(member.limit, limit.gcra(own(facts)).decide(ahead, 0), 0, entry, facts)?;
                 }
                 (Err(Unavailable), StoreDown::Local) => self.ask(member.limit, entry, request, facts)?,
                 (Err(Unavailable), StoreDown::Open) => {}
@@ -228,14 +224,15 @@ impl RateLimit {
     ) -> Result<(), Reply> {
         let limit = &self.limits[i];
         let now = limit.counts.clock.now();
-        let key = limit.by.key(&limit.counts.secret, limit.ipv6_prefix, request, facts);
+        let gcra = limit.gcra(own(facts));
+        let key = limit.key(request, facts);
         let decision = match facts.rehearsal {
-            true => limit.gcra.decide(now, now),
-            false => limit.decide(key, now),
+            true => gcra.decide(now, now),
+            false => limit.counts.decide(&gcra, key, now),
         };
         self.settle(i, decision, now, entry, facts)?;
         if let (Decision::Admit { until, .. }, false) = (decision, facts.rehearsal) {
-            entry.paid.push(Paid { limit, key, until });
+            entry.paid.push(Paid { limit, gcra, key, until });
         }
         Ok(())
     }
@@ -252,8 +249,8 @@ impl RateLimit {
         let limit = &self.limits[i];
         match decision {
             Decision::Admit { until, wait } => {
-                if limit.told.is_some() {
-                    let remaining = limit.gcra.remaining(until, now);
+                if limit.is_told {
+                    let remaining = limit.gcra(own(facts)).remaining(until, now);
                     facts.allowances.push(Allowance { limit: i, remaining, reset: seconds(until - now) });
                 }
                 // In a shadow nobody is held back.
@@ -270,23 +267,25 @@ impl RateLimit {
             }
             Decision::Refuse { wait } => {
                 entry.give_back(facts);
-                if limit.told.is_some() {
+                if limit.is_told {
                     facts.allowances.push(Allowance { limit: i, remaining: 0, reset: seconds(wait) });
                 }
-                Err(limit.refusal.clone().retry_after(seconds(wait)))
+                let refusal = match own(facts).filter(|_| limit.by_consumer) {
+                    Some(own) => refusal(own, &limit.whose),
+                    None => limit.refusal.clone(),
+                };
+                Err(refusal.retry_after(seconds(wait)))
             }
         }
     }
 
     /// `RateLimit`, if there is something to tell.
-    fn told(&self, allowances: &[Allowance]) -> Option<HeaderValue> {
-        let mut text = SmallVec::<[u8; 128]>::new();
-        for allowance in allowances {
-            let Some(name) = self.limits.get(allowance.limit).and_then(|limit| limit.told.as_deref()) else { continue };
-            if !text.is_empty() {
-                text.extend_from_slice(b", ");
-            }
-            text.extend_from_slice(name);
+    fn told(&self, facts: &Facts) -> Option<HeaderValue> {
+        let mut text = List::new();
+        for allowance in &facts.allowances {
+            let Some(limit) = self.limits.get(allowance.limit) else { continue };
+            limit.write_name(limit.pace(own(facts)), &mut text);
+            text.extend_from_slice(b";r=");
             text.extend_from_slice(itoa::Buffer::new().format(allowance.remaining).as_bytes());
             text.extend_from_slice(b";t=");
             text.extend_from_slice(itoa::Buffer::new().format(allowance.reset).as_bytes());
@@ -299,14 +298,62 @@ impl Counts {
     fn new(clock: Clock) -> Self {
         Self { table: Table::default(), secret: RandomState::new(), clock }
     }
-}
 
-impl Limit {
-    fn decide(&self, key: u64, now: u64) -> Decision {
-        self.counts.table.update(key, now, |until| match self.gcra.decide(until, now) {
+    fn decide(&self, gcra: &Gcra, key: u64, now: u64) -> Decision {
+        self.table.update(key, now, |until| match gcra.decide(until, now) {
             admitted @ Decision::Admit { until, .. } => (Some(until), admitted),
             refused => (None, refused),
         })
+    }
+}
+
+impl Limit {
+    fn new(config: LimitConfig, counts: Arc<Counts>) -> Self {
+        let (pace, whose) = (config.pace(), config.by.to_string());
+        Self {
+            refusal: refusal(&pace, &whose).prepared(),
+            pace,
+            patience: config.patience(),
+            by_consumer: config.by.has(&Part::Consumer),
+            by: config.by,
+            whose: whose.into(),
+            ipv6_prefix: config.ipv6_prefix,
+            shadow: config.shadow,
+            is_told: config.headers && !config.shadow,
+            is_shared: config.store.is_some(),
+            counts,
+        }
+    }
+
+    /// How often who asks may, of whom `own` is known.
+    fn pace<'p>(&'p self, own: Option<&'p Pace>) -> &'p Pace {
+        own.filter(|_| self.by_consumer).unwrap_or(&self.pace)
+    }
+
+    fn gcra(&self, own: Option<&Pace>) -> Gcra {
+        Gcra::new(self.pace(own), self.patience)
+    }
+
+    fn key(&self, request: &RequestHeader, facts: &Facts) -> u64 {
+        let mut hash = self.counts.secret.build_hasher();
+        self.write_key(&mut hash, request, facts);
+        hash.finish()
+    }
+
+    /// Writes what makes the key of a request. What one rate has counted says nothing under another.
+    fn write_key(&self, hash: &mut impl Hasher, request: &RequestHeader, facts: &Facts) {
+        self.by.write(hash, self.ipv6_prefix, request, facts);
+        if let Some(own) = own(facts).filter(|_| self.by_consumer) {
+            by::add(hash, b'=', own.rate.as_bytes());
+        }
+    }
+
+    /// Goes on with a list of limits: `"500/s by consumer"`.
+    fn write_name(&self, pace: &Pace, list: &mut List) {
+        let comma = if list.is_empty() { "" } else { ", " };
+        for piece in [comma, "\"", &pace.rate, " by ", &self.whose, "\""] {
+            list.extend_from_slice(piece.as_bytes());
+        }
     }
 }
 
@@ -321,13 +368,33 @@ impl Entry<'_> {
 impl Paid<'_> {
     /// Another limit refused the request. What time has already given back is not given twice.
     fn give_back(self) {
-        let Self { limit, key, until: paid } = self;
+        let Self { limit, gcra, key, until: paid } = self;
         let now = limit.counts.clock.now();
         limit.counts.table.update(key, now, |until| {
-            let back = (now <= paid && paid <= until).then(|| limit.gcra.give_back(until));
+            let back = (now <= paid && paid <= until).then(|| gcra.give_back(until));
             (back, ())
         });
     }
+}
+
+/// The pace of who asks, if that is a consumer with its own.
+fn own(facts: &Facts) -> Option<&Pace> {
+    facts.consumer.as_ref()?.pace.as_deref()
+}
+
+/// `RateLimit-Policy`, if clients are told of a limit.
+fn policy(limits: &[Limit], own: Option<&Pace>) -> Option<HeaderValue> {
+    let mut text = List::new();
+    for limit in limits.iter().filter(|limit| limit.is_told) {
+        let pace = limit.pace(own);
+        limit.write_name(pace, &mut text);
+        text.extend_from_slice(pace.quota.as_bytes());
+    }
+    if text.is_empty() { None } else { HeaderValue::from_bytes(&text).ok() }
+}
+
+fn refusal(pace: &Pace, whose: &str) -> Reply {
+    Reply::too_many_requests(format!("more than {} requests by {whose}", pace.rate))
 }
 
 /// The store that the limits name, if they do and it has no mistakes.
@@ -348,9 +415,7 @@ fn store(config: &Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Ar
 }
 
 fn check(limit: &LimitConfig, at: &dyn Fn(&str) -> String, build: &mut Build<'_>) {
-    if limit.burst == Some(0) {
-        build.error(&at("burst"), "a burst of 0 would let nothing through").help("1 is one request at a time");
-    }
+    check_burst(limit.burst, &at("burst"), build);
     if !(1..=128).contains(&limit.ipv6_prefix) {
         build.error(&at("ipv6_prefix"), "a prefix of an IPv6 address has 1 to 128 bits");
     }
@@ -358,6 +423,11 @@ fn check(limit: &LimitConfig, at: &dyn Fn(&str) -> String, build: &mut Build<'_>
         build
             .error(&at("store_down"), "`store_down` says nothing without a `store`")
             .help("name the [store.NAME] that the limit is counted in: store = \"NAME\"");
+    }
+    if limit.store.is_some() && !is_countable(&Gcra::new(&limit.pace(), limit.patience())) {
+        build
+            .error(&at("burst"), "a store cannot count so far ahead")
+            .help("what a burst uses up must come back within 104 days");
     }
     if let Over::Delay(delay) = limit.over {
         if delay > LONGEST_DELAY {

@@ -10,7 +10,7 @@
 //! of day is exact as well, seconds and nanoseconds are kept apart.
 //!
 //! A key is `portcullis:LIMIT:WHOSE`. `LIMIT` is a hash of where the limit is written and of what it counts, so another
-//! definition begins anew; `WHOSE` is the SHA-256 of what the limit counts by.
+//! definition begins anew; `WHOSE` is the SHA-256 of what the limit counts by, and of a consumer's own rate.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -22,12 +22,13 @@ use pingora_http::RequestHeader;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use super::Limit;
 use super::config::LimitConfig;
 use super::gcra::Gcra;
+use super::{Limit, own};
 use crate::facts::Facts;
 use crate::policy::by;
 use crate::store::{Key, Numbers, Script, Store, Unavailable};
+use crate::types::Pace;
 
 /// How far ahead of the clock a shared limit may be: doubles are exact up to here.
 const FURTHEST: u64 = 1 << 53;
@@ -106,7 +107,7 @@ impl Member {
 
     fn key(&self, limit: &Limit, request: &RequestHeader, facts: &Facts) -> Key {
         let mut hash = Sha256(Context::new(&SHA256));
-        limit.by.write(&mut hash, limit.ipv6_prefix, request, facts);
+        limit.write_key(&mut hash, request, facts);
         let mut key = Key::from_slice(&self.prefix);
         hash.finish_into(&mut key, 32);
         key
@@ -115,11 +116,7 @@ impl Member {
 
 impl Shared {
     pub fn new(store: Arc<Store>, members: Vec<Member>, limits: &[Limit]) -> Self {
-        let arguments = members.iter().flat_map(|member| {
-            let limit = &limits[member.limit];
-            let [interval, tolerance, patience] = limit.gcra.parts();
-            [interval, tolerance, patience, u64::from(limit.shadow)]
-        });
+        let arguments = members.iter().flat_map(|member| limits[member.limit].arguments(None));
         let script = Script::new(SCRIPT, members.len(), &arguments.collect::<Vec<_>>());
         Self { store, script, members: members.into() }
     }
@@ -132,13 +129,24 @@ impl Shared {
     pub async fn ask(&self, limits: &[Limit], request: &RequestHeader, facts: &Facts) -> Result<Numbers, Unavailable> {
         let keys: SmallVec<[Key; 2]> =
             self.members.iter().map(|member| member.key(&limits[member.limit], request, facts)).collect();
-        self.store.run(&self.script, &keys).await
+        let own = own(facts).filter(|_| self.members.iter().any(|member| limits[member.limit].by_consumer));
+        let arguments: Option<SmallVec<[u64; 8]>> =
+            own.map(|own| self.members.iter().flat_map(|member| limits[member.limit].arguments(Some(own))).collect());
+        self.store.run(&self.script, &keys, arguments.as_deref()).await
     }
 }
 
 /// Whether Redis can count by a limit.
 pub(super) fn is_countable(gcra: &Gcra) -> bool {
     gcra.parts().into_iter().fold(0, u64::saturating_add) < FURTHEST
+}
+
+impl Limit {
+    /// What the script is told of it.
+    fn arguments(&self, own: Option<&Pace>) -> [u64; 4] {
+        let [interval, tolerance, patience] = self.gcra(own).parts();
+        [interval, tolerance, patience, u64::from(self.shadow)]
+    }
 }
 
 struct Sha256(Context);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::build::{Node, Sources};
+use crate::facts::Consumer;
 
 fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let mut sources = Sources::default();
@@ -53,7 +54,7 @@ fn a_burst_then_the_rate() {
         assert_eq!(facts.allowances[0].remaining, left);
     }
     assert_eq!(ask(&policy, &mut facts), Err(1));
-    assert_eq!(policy.told(&facts.allowances).unwrap(), "\"2/s by client\";r=0;t=1");
+    assert_eq!(policy.told(&facts).unwrap(), "\"2/s by client\";r=0;t=1");
     assert_eq!(policy.policy.as_ref().unwrap(), "\"2/s by client\";q=2;w=1");
     clock.advance(Duration::from_millis(500));
     assert_eq!(ask(&policy, &mut facts), Ok(0));
@@ -78,7 +79,7 @@ fn who_is_over_one_limit_pays_none() {
     let policy = compiled(r#"[{ rate = "10/h" }, { rate = "1/min", burst = 1 }]"#, &clock);
     let mut facts = Facts::of_client("192.0.2.1");
     assert_eq!(ask(&policy, &mut facts), Ok(0));
-    assert_eq!(policy.told(&facts.allowances).unwrap(), "\"10/h by client\";r=9;t=360, \"1/min by client\";r=0;t=60");
+    assert_eq!(policy.told(&facts).unwrap(), "\"10/h by client\";r=9;t=360, \"1/min by client\";r=0;t=60");
     for _ in 0..100 {
         assert_eq!(ask(&policy, &mut facts), Err(60));
     }
@@ -104,7 +105,7 @@ fn a_shadow_and_a_rehearsal_stop_nobody() {
     let mut facts = Facts::of_client("192.0.2.1");
     assert_eq!((ask(&policy, &mut facts), facts.shadowed), (Ok(0), None));
     assert_eq!((ask(&policy, &mut facts), facts.shadowed), (Ok(0), Some("rate_limit")));
-    assert!(policy.told(&facts.allowances).is_none());
+    assert!(policy.told(&facts).is_none());
 
     let policy = compiled(r#"{ rate = "1/h" }"#, &Clock::fake());
     facts.rehearsal = true;
@@ -150,4 +151,54 @@ fn workers_together_let_no_more_through_than_burst_and_rate() {
     });
     // 8000 times 50 microseconds.
     assert!((300..=410).contains(&admitted), "{admitted}");
+}
+
+/// A consumer with its own pace, or without.
+fn of(name: &str, own: Option<(&str, u32)>) -> Facts {
+    let pace = own.map(|(rate, burst)| Arc::new(Pace::new(rate.parse().unwrap(), burst)));
+    let consumer = Consumer { name: name.into(), pace, ..Default::default() };
+    Facts { consumer: Some(Arc::new(consumer)), ..Facts::of_client("192.0.2.1") }
+}
+
+#[test]
+fn a_consumer_has_its_own_rate_where_consumers_are_counted() {
+    let policy =
+        compiled(r#"[{ rate = "1/h", by = ["consumer", "route"] }, { rate = "9/s", by = "client" }]"#, &Clock::fake());
+    let mut ada = of("ada", Some(("2/s", 3)));
+    for _ in 0..3 {
+        assert_eq!(ask(&policy, &mut ada), Ok(0));
+    }
+    assert_eq!(policy.told(&ada).unwrap(), "\"2/s by consumer and route\";r=0;t=2, \"9/s by client\";r=6;t=1");
+    let told = super::policy(&policy.limits, own(&ada)).unwrap();
+    assert_eq!(told, "\"2/s by consumer and route\";q=2;w=1, \"9/s by client\";q=9;w=1");
+    assert_eq!(ask(&policy, &mut ada), Err(1));
+    let mut bob = of("bob", None);
+    assert_eq!((ask(&policy, &mut bob), ask(&policy, &mut bob)), (Ok(0), Err(3600)));
+}
+
+#[test]
+fn an_own_burst_goes_on_with_what_was_counted_and_an_own_rate_begins() {
+    let policy = compiled(r#"{ rate = "9/s", by = "consumer", over = { delay = "250ms" } }"#, &Clock::fake());
+    let waits = |own, count: usize| -> Vec<_> {
+        let mut ada = of("ada", own);
+        (0..count).map(|_| ask(&policy, &mut ada)).collect()
+    };
+    assert_eq!(waits(Some(("1/h", 1)), 2), [Ok(0), Err(3600)]);
+    assert_eq!(waits(Some(("1/h", 3)), 3), [Ok(0), Ok(0), Err(3600)]);
+    assert_eq!(waits(Some(("10/s", 1)), 4), [Ok(0), Ok(100), Ok(200), Err(1)]);
+    assert_eq!(waits(Some(("1/h", 3)), 1), [Err(3600)], "and back again");
+    assert_eq!(waits(None, 9), [Ok(0); 9]);
+}
+
+#[test]
+fn a_refusal_by_another_limit_gives_back_at_the_own_rate() {
+    let policy = compiled(r#"[{ rate = "1/h", by = "consumer" }, { rate = "1/min" }]"#, &Clock::fake());
+    let mut ada = of("ada", Some(("10/h", 10)));
+    assert_eq!(ask(&policy, &mut ada), Ok(0));
+    for _ in 0..20 {
+        assert_eq!(ask(&policy, &mut ada), Err(60));
+    }
+    ada.client = "192.0.2.2".parse().unwrap();
+    assert_eq!(ask(&policy, &mut ada), Ok(0));
+    assert_eq!(ada.allowances[0].remaining, 8);
 }
