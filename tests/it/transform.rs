@@ -249,18 +249,15 @@ fn what_is_changed_is_what_is_stored() {
 
 #[test]
 fn servers_that_are_reached_the_long_way_are_shaped_as_well() {
-    let origin = H2Origin::plain(|seen| {
-        H2Answer::new(200)
-            .header("content-type", "application/json")
-            .body(format!("{{\"a\": 1, \"got\": {}}}", seen.text()))
-    });
+    let origin =
+        H2Origin::plain(|_| H2Answer::new(200).header("content-type", "application/json").body(r#"{"a": 1, "b": 2}"#));
     let gw = gateway()
         .config("[defaults]\nrequest = { body = { remove = [\"x\"] } }\nresponse = { body = { remove = [\"a\"] } }")
         .config("[upstream.o]\nservers = [\"@o\"]\nprotocol = \"h2c\"\n[[route]]\nmatch = \"/**\"\nupstream = \"o\"")
         .set("o", origin.address())
         .start();
     let got = gw.post("/").header("Content-Type", "application/json").body(r#"{"x": 1, "y": 2}"#).send().expect(200);
-    assert_eq!(got.text(), r#"{ "got": { "y": 2}}"#);
+    assert_eq!(got.text(), r#"{ "b": 2}"#);
     let seen = origin.only_request();
     assert_eq!((seen.text().as_str(), seen.header("content-length")), (r#"{ "y": 2}"#, "9"));
     let line = gw.logged("the upstream", |line| line["status"] == 200);
@@ -284,7 +281,7 @@ fn protocols_are_not_switched_around_a_policy() {
 fn a_body_that_never_comes_is_a_timeout() {
     let origin = Origin::answering(echo);
     let gw = gateway()
-        .config("[listen.http.timeouts]\nbody = \"200ms\"\n[defaults]\nrequest = { body = { remove = [\"a\"] } }")
+        .config("[listen.public]\naddress = \"127.0.0.1:0\"\ntimeouts = { body = \"200ms\" }\n[defaults]\nrequest = { body = { remove = [\"a\"] } }")
         .everything_to(&origin)
         .start();
     let mut connection = gw.connect();

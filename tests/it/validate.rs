@@ -257,7 +257,9 @@ fn an_openapi_document_says_what_requests_may_be_like() {
     assert_eq!(wrong.as_array().unwrap().len(), 3, "{wrong}");
     gw.post("/v1/users/7").send().expect(405);
     gw.request("PUT", "/v1/users/7").header("Content-Type", "text/plain").body("x").send().expect(415);
-    gw.request("PUT", "/v1/users/7").header("Content-Type", "application/json").body("{}").send().expect(200);
+    gw.request("PUT", "/v1/users/7").header("Content-Type", "application/json").body("{}").send().expect(400);
+    let named = r#"{"name": "Ada"}"#;
+    gw.request("PUT", "/v1/users/7").header("Content-Type", "application/json").body(named).send().expect(200);
     gw.get("/one/ab").send().expect(200);
     gw.get("/one/%61").send().expect(400);
     assert_eq!(origin.requests().len(), 3);
@@ -304,10 +306,8 @@ const ORDER: &str = r#"{ "type": "object", "required": ["sku"], "additionalPrope
 #[test]
 fn a_body_is_held_to_its_schema_and_sent_as_it_came() {
     let echo = |request: &crate::harness::Seen| answer(200).body(request.text());
-    let (origin, h2) = (
-        Origin::answering(echo),
-        crate::harness::H2Origin::plain(|seen| crate::harness::H2Answer::new(200).body(seen.text())),
-    );
+    let (origin, h2) =
+        (Origin::answering(echo), crate::harness::H2Origin::plain(|_| crate::harness::H2Answer::new(200)));
     let gw = gateway()
         .origin("o", &origin)
         .set("h2", h2.address())
@@ -339,9 +339,8 @@ fn a_body_is_held_to_its_schema_and_sent_as_it_came() {
     let post = |target: &str, body: &str| gw.post(target).header("Content-Type", "application/json").body(body).send();
     let text = "{ \"sku\": \"a\\u0062\",\n \"count\": 3.0 }";
     for target in ["/plain", "/h2"] {
-        assert_eq!(post(target, text).expect(200).text(), text);
-        let chunked = gw.post(target).header("Content-Type", "application/json").chunked(text).send();
-        assert_eq!(chunked.expect(200).text(), text);
+        post(target, text).expect(200);
+        gw.post(target).header("Content-Type", "application/json").chunked(text).send().expect(200);
         let wrong = errors(post(target, r#"{"count": 0, "x": 1}"#).expect(400));
         let pointers: Vec<&str> =
             wrong.as_array().unwrap().iter().filter_map(|wrong| wrong["pointer"].as_str()).collect();
@@ -361,7 +360,8 @@ fn a_body_is_held_to_its_schema_and_sent_as_it_came() {
         gw.h2c().post("/plain").header("content-type", "application/json").body(text).send().expect(200).text(),
         text
     );
-    assert_eq!(origin.requests().len() + h2.requests().len(), 5);
+    let seen: Vec<String> = origin.requests().iter().chain(&h2.requests()).map(crate::harness::Seen::text).collect();
+    assert_eq!(seen, [text; 5]);
     assert_eq!(post("/reported", "{}").expect(200).text(), "{}");
     gw.logged("the report", |line| line["shadowed"] == "validate" && line["route"] == "/reported");
     let long = format!("{{ \"sku\": \"{}\" }}", "x".repeat(3 << 20));

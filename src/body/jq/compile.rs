@@ -214,8 +214,8 @@ struct Walk<'a> {
 const DEPTH: &str = "$__depth";
 
 impl<'a> Walk<'a> {
-    fn boxed(&mut self, term: Box<Term<&'a str>>) -> Box<Term<&'a str>> {
-        Box::new(self.term(*term))
+    fn boxed(&mut self, term: Term<&'a str>) -> Box<Term<&'a str>> {
+        Box::new(self.term(term))
     }
 
     fn all(&mut self, terms: Vec<Term<&'a str>>) -> Vec<Term<&'a str>> {
@@ -243,36 +243,38 @@ impl<'a> Walk<'a> {
                 });
                 Term::Str(format, parts.collect())
             }
-            Term::Arr(term) => Term::Arr(term.map(|term| self.boxed(term))),
+            Term::Arr(term) => Term::Arr(term.map(|term| self.boxed(*term))),
             Term::Obj(entries) => Term::Obj(
                 entries.into_iter().map(|(key, value)| (self.term(key), value.map(|value| self.term(value)))).collect(),
             ),
-            Term::Neg(term) => Term::Neg(self.boxed(term)),
+            Term::Neg(term) => Term::Neg(self.boxed(*term)),
             Term::BinOp(left, BinaryOp::Pipe(Some(pattern)), right) => {
-                let (left, pattern) = (self.boxed(left), self.pattern(pattern));
-                Term::BinOp(left, BinaryOp::Pipe(Some(pattern)), self.boxed(right))
+                let (left, pattern) = (self.boxed(*left), self.pattern(pattern));
+                Term::BinOp(left, BinaryOp::Pipe(Some(pattern)), self.boxed(*right))
             }
-            Term::BinOp(left, op, right) => Term::BinOp(self.boxed(left), op, self.boxed(right)),
-            Term::Label(name, term) => Term::Label(name, self.boxed(term)),
+            Term::BinOp(left, op, right) => Term::BinOp(self.boxed(*left), op, self.boxed(*right)),
+            Term::Label(name, term) => Term::Label(name, self.boxed(*term)),
             Term::Fold(name, term, pattern, arguments) => {
-                let (term, pattern) = (self.boxed(term), self.pattern(pattern));
+                let (term, pattern) = (self.boxed(*term), self.pattern(pattern));
                 Term::Fold(name, term, pattern, self.all(arguments))
             }
-            Term::TryCatch(tried, caught) => Term::TryCatch(self.boxed(tried), caught.map(|caught| self.boxed(caught))),
+            Term::TryCatch(tried, caught) => {
+                Term::TryCatch(self.boxed(*tried), caught.map(|caught| self.boxed(*caught)))
+            }
             Term::IfThenElse(cases, other) => Term::IfThenElse(
                 cases.into_iter().map(|(condition, then)| (self.term(condition), self.term(then))).collect(),
-                other.map(|other| self.boxed(other)),
+                other.map(|other| self.boxed(*other)),
             ),
             Term::Def(defs, term) => {
                 let before = self.scope.len();
                 let defs = defs.into_iter().map(|def| self.definition(def)).collect();
-                let term = self.boxed(term);
+                let term = self.boxed(*term);
                 self.scope.truncate(before);
                 Term::Def(defs, term)
             }
             Term::Call(name, arguments) => self.call(name, arguments),
             Term::Path(term, path) => {
-                let term = self.boxed(term);
+                let term = self.boxed(*term);
                 let parts = path.0.into_iter().map(|(part, opt)| {
                     let part = match part {
                         Part::Index(index) => Part::Index(self.term(index)),

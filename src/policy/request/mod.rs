@@ -48,7 +48,7 @@ pub struct Request {
     edits: Edits,
     set: Vec<(Box<str>, Template)>,
     remove: Vec<Box<str>>,
-    body: Option<Transform>,
+    body: Option<Box<Transform>>,
 }
 
 impl Policy for Request {
@@ -75,7 +75,14 @@ impl Policy for Request {
         let remove = config.query.remove.iter().map(|name| name.as_str().into()).collect();
         let body = config.body.as_ref();
         let body = body.map(|body| build.within("body", |build| Transform::compile(body, Side::Request, scope, build)));
-        (build.errors() == before).then_some(Self { path, host, edits: edits?, set, remove, body: body.flatten() })
+        (build.errors() == before).then_some(Self {
+            path,
+            host,
+            edits: edits?,
+            set,
+            remove,
+            body: body.flatten().map(Box::new),
+        })
     }
 
     fn settle(&self, terms: &mut Terms) {
