@@ -101,6 +101,7 @@ fn folder() -> tempfile::TempDir {
             p256[0], p256[1]
         ),
     );
+    fs::copy(root().join("conf/examples/shop.binpb"), dir.path().join("shop.binpb")).unwrap();
     write("acme.hmac", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n");
     fs::create_dir(dir.path().join("apis")).unwrap();
     write("apis/users.toml", "[[route]]\nmatch = \"/users/**\"\nrespond = {}\n");
