@@ -226,7 +226,9 @@ where
 {
     Arc::new(move |stream, connection, head| {
         let (app, watch) = (app.clone(), watch.clone());
-        let conn = Box::new(Conn::new(Transport::Within(stream), false, connection));
+        let mut conn = Box::new(Conn::new(Transport::Within(stream), false, connection));
+        // Its head is not read here, and what the gateway writes itself is framed as it says.
+        conn.unlimited();
         tokio::spawn(async move { app.process_new_http(session(conn, head), &watch).await.is_some() });
     })
 }
