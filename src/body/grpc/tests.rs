@@ -31,11 +31,11 @@ fn compile(proto: &str) -> Vec<u8> {
 }
 
 fn config(text: &str) -> GrpcConfig {
-    toml::from_str(&format!("descriptors = 'x'\nmax_message = '1000B'\n{text}")).unwrap()
+    toml::from_str(&format!("descriptors = 'x'\n{text}")).unwrap()
 }
 
 fn shop(text: &str) -> Transcoder {
-    Transcoder::new(&config(text), &compile(SHOP)).unwrap()
+    Transcoder::new(&config(&format!("max_message = '1MiB'\n{text}")), &compile(SHOP)).unwrap()
 }
 
 fn mistakes(rpcs: &str) -> Vec<String> {
@@ -613,7 +613,7 @@ fn hostile_answers_are_refused() {
 #[test]
 fn what_grows_is_bounded() {
     // Each element is two bytes, and all fields with their defaults in JSON.
-    let config = config("print_defaults = true");
+    let config = config("print_defaults = true\nmax_message = '1000B'");
     let call = Transcoder::new(&config, &compile(SHOP)).unwrap().find("GET", "/v1/shelves").unwrap();
     assert!(answer(&call, &[[0x0a, 0].repeat(100)]).is_ok());
     assert_eq!(answer(&call, &[[0x0a, 0].repeat(500)]).unwrap_err().what, "a message is too long as JSON");
