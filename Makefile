@@ -17,7 +17,7 @@ parts: tests/parts/.venv/complete tests/parts/node_modules/.complete tests/parts
 packages:
 	@for part in nginx:nginx-light h2load:nghttp2-client curl:curl wrk:wrk python3:python3 pebble:pebble \
 		pebble-challtestsrv:pebble systemctl:systemd nsenter:util-linux logrotate:logrotate dpkg-shlibdeps:dpkg-dev \
-		redis-server:redis-server prometheus:prometheus node:nodejs npm:npm; do \
+		redis-server:redis-server prometheus:prometheus node:nodejs npm:npm chromium:chromium; do \
 		command -v $${part%%:*} > /dev/null || missing="$$missing $${part##*:}"; \
 	done; \
 	python3 -c 'import ensurepip, venv' 2> /dev/null || missing="$$missing python3-venv"; \

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
+use crate::body::grpc::{Call, web};
 use crate::body::{Parts, Sends};
 use crate::deadline::Deadline;
 use crate::http01::Http01;
@@ -235,8 +236,14 @@ pub struct Facts {
     pub parts: Option<Arc<Parts>>,
     /// What the upstream is told of a body that is not the client's own.
     pub sends: Option<Box<Sends>>,
-    /// Whether the client speaks gRPC, and so wants errors as gRPC statuses.
+    /// Whether the client speaks gRPC or gRPC-Web, and so wants errors as gRPC statuses.
     pub grpc: bool,
+    /// How it writes bodies, if it is gRPC-Web.
+    pub grpc_web: Option<web::Coding>,
+    /// The method of gRPC that its request in JSON calls.
+    pub call: Option<Box<Call>>,
+    /// When everything must be over, once a server is taken.
+    pub deadline: Option<Instant>,
     /// Whether the response is known to be a stream of unknown length (WebSocket, events, gRPC).
     pub streaming: bool,
 }
@@ -374,6 +381,9 @@ impl Facts {
             parts: None,
             sends: None,
             grpc: false,
+            grpc_web: None,
+            call: None,
+            deadline: None,
             streaming: false,
         }
     }
@@ -416,6 +426,10 @@ impl Facts {
             cause: self.cause.clone(),
             parts: self.parts.clone(),
             sends: self.sends.clone(),
+            grpc: self.grpc,
+            grpc_web: self.grpc_web,
+            call: self.call.clone(),
+            streaming: self.streaming,
             ..Self::new(connection, self.client, self.id.clone())
         }
     }
@@ -430,6 +444,16 @@ impl Facts {
         self.stopped_by = fork.stopped_by;
         self.cause = fork.cause;
         self.trace = fork.trace;
+    }
+
+    /// Whether the request becomes a call of gRPC, whatever the client speaks.
+    pub fn is_call(&self) -> bool {
+        self.grpc || self.call.is_some()
+    }
+
+    /// Whether the client speaks gRPC itself, and needs nothing changed.
+    pub fn is_native_grpc(&self) -> bool {
+        self.grpc && self.grpc_web.is_none()
     }
 
     /// The scheme that the client used: a trusted proxy in front is asked by the header, else the connection.

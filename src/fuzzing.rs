@@ -212,8 +212,9 @@ pub fn transcode(descriptors: &'static [u8], data: &[u8]) {
     let Some((way, data)) = data.split_first() else { return };
     TRANSCODER.with(|cell| {
         let transcoder = cell.get_or_init(|| {
-            let config: GrpcConfig = toml::from_str("descriptors = ''").expect("this is a configuration");
-            Transcoder::new(&config, descriptors, 1 << 16).expect("this is a descriptor set")
+            let config: GrpcConfig =
+                toml::from_str("descriptors = ''\nmax_message = '64KiB'").expect("this is a configuration");
+            Transcoder::new(&config, descriptors).expect("this is a descriptor set")
         });
         let echo = transcoder.find("POST", "/echo").expect("there is such a method");
         let json = |frames: &[u8], size: usize| -> Result<Vec<u8>, Malformed> {

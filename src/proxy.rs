@@ -127,6 +127,7 @@ impl Ctx {
         let facts = self.facts.as_ref()?;
         let mut own = facts.fork(Arc::new(facts.connection.within()));
         own.attempts = 0;
+        (own.grpc, own.grpc_web, own.streaming) = (false, None, false);
         own.trace = facts.trace.as_ref().map(|trace| Box::new(trace.fork()));
         Some(Self {
             route: Some(part.route.clone()),
@@ -206,11 +207,17 @@ impl Ctx {
         request: &RequestHeader,
     ) -> Result<Option<Shaping>, Reply> {
         let (Some(route), Some(facts)) = (&self.route, &self.facts) else { return Ok(None) };
-        if !route.chain.shapes_bodies() || facts.stopped_by.is_some() {
+        if !route.chain.shapes_bodies(facts) || facts.stopped_by.is_some() {
             return Ok(None);
         }
         let shaping = route.chain.shaping(head, what, request, facts)?;
         Ok(Some(shaping).filter(|shaping| !shaping.is_empty()))
+    }
+
+    /// Whether the request's bodies are looked at, or made by the gateway.
+    fn shapes_bodies(&self) -> bool {
+        let known = self.route.as_ref().zip(self.facts.as_ref());
+        known.is_some_and(|(route, facts)| route.shapes_bodies(facts))
     }
 
     /// Shapes the head of an upstream's answer for the client.
@@ -267,9 +274,7 @@ impl ProxyHttp for Proxy {
         log_line::begin(ctx);
         let verdict = match routed {
             // What comes this way cannot be held, and is not let through unseen.
-            Ok(()) if ctx.route.as_ref().is_some_and(|route| route.shapes_bodies()) => {
-                Err(Reply::not_implemented("this route does not switch protocols"))
-            }
+            Ok(()) if ctx.shapes_bodies() => Err(Reply::not_implemented("this route does not switch protocols")),
             Ok(()) => admit::enter(request, ctx).await,
             refused => refused,
         };

@@ -11,6 +11,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFT
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use pingora_http::ResponseHeader;
 use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 /// An answer that the gateway makes itself.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Problem {
     pub detail: Cow<'static, str>,
     /// What is wrong with the request, one by one: the document's `errors`.
     pub faults: Vec<Fault>,
+    /// What else the document has (RFC 9457, section 3.2).
+    pub members: Map<String, Value>,
     /// The cause, for the operator's log.
     pub cause: Option<Cow<'static, str>>,
 }
@@ -110,6 +113,8 @@ problems! {
     bad_upstream = BAD_GATEWAY, "upstream-failed", "The upstream gave no valid answer";
     /// 502, or the status of the part: a part of an answer that is put together failed.
     part_failed = BAD_GATEWAY, "part-failed", "A part of the answer failed";
+    /// 502, or what its status is in HTTP: a call of gRPC failed.
+    call_failed = BAD_GATEWAY, "grpc-status", "The call failed";
     /// 502: the upstream's answer cannot be made what it is to be.
     bad_answer = BAD_GATEWAY, "answer-unusable", "The upstream's answer cannot be used";
     /// 503: no server of the upstream can take the request.
@@ -184,6 +189,14 @@ impl Reply {
         self
     }
 
+    /// Adds members to the document of a problem.
+    pub fn with_members(mut self, members: Map<String, Value>) -> Self {
+        if let Some(problem) = &mut self.problem {
+            Arc::make_mut(problem).members.extend(members);
+        }
+        self
+    }
+
     /// Writes the document of a problem once, for an answer that many requests get: its clones share it.
     pub fn prepared(mut self) -> Self {
         if let Some(problem) = &self.problem {
@@ -254,7 +267,14 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
-            problem: Some(Arc::new(Problem { kind, title, detail, faults: Vec::new(), cause: None })),
+            problem: Some(Arc::new(Problem {
+                kind,
+                title,
+                detail,
+                faults: Vec::new(),
+                members: Map::new(),
+                cause: None,
+            })),
             close: false,
         }
     }
@@ -271,6 +291,8 @@ impl Problem {
             detail: &'p str,
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             errors: &'p [Fault],
+            #[serde(flatten)]
+            members: &'p Map<String, Value>,
         }
         fn urn<S: Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
             serializer.collect_str(&format_args!("urn:portcullis:problem:{kind}"))
@@ -281,6 +303,7 @@ impl Problem {
             status: status.as_u16(),
             detail: &self.detail,
             errors: &self.faults,
+            members: &self.members,
         };
         serde_json::to_vec(&document).unwrap_or_default()
     }

@@ -35,7 +35,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
 use crate::cache::{Resource, Zone, Zones};
-use crate::facts::lower_host;
+use crate::facts::{Facts, lower_host};
 use crate::keep::{self, Fingerprint};
 use crate::policy::{self, Chain, Providers, Scope};
 use crate::store::Stores;
@@ -92,9 +92,9 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether bodies on the route are looked at, or made by the gateway.
-    pub fn shapes_bodies(&self) -> bool {
-        self.chain.shapes_bodies() || matches!(self.destination, Destination::Aggregate(_))
+    /// Whether bodies of a request to the route are looked at, or made by the gateway.
+    pub fn shapes_bodies(&self, facts: &Facts) -> bool {
+        self.chain.shapes_bodies(facts) || matches!(self.destination, Destination::Aggregate(_))
     }
 }
 
@@ -400,10 +400,13 @@ impl Routes<'_> {
             build.error("cache", "the route answers by itself, so there is nothing to cache");
             whole = false;
         }
+        if let (Some(chain), Some(destination)) = (&chain, &destination) {
+            whole &= check_grpc(chain, destination, &layers, build);
+        }
         let mirror = chain.as_ref().and_then(|chain| self.mirror(chain, &layers, build));
         let (spec, chain, destination) = (spec?, chain?, destination?);
         let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
-        let made_of = layers.iter().map(|layer| build.fingerprint(layer, &[]).short()).collect();
+        let made_of = layers.iter().map(|layer| build.fingerprint(layer, &["descriptors"]).short()).collect();
         let pattern = config.matches.path.as_deref().unwrap_or("/**").into();
         let counts = self.meter.route(&name);
         whole.then_some((Route { name, matches, pattern, chain, destination, mirror, counts, made_of }, spec))
@@ -480,6 +483,27 @@ impl Routes<'_> {
             }
         }
     }
+}
+
+/// Who makes gRPC of requests needs an upstream that speaks HTTP/2; gives whether it has one.
+fn check_grpc(chain: &Chain, destination: &Destination, layers: &[&Node], build: &mut Build<'_>) -> bool {
+    let http2 = match destination {
+        Destination::Upstream(pool) => pool.is_http2(),
+        Destination::Split(split) => split.pools().all(|pool| pool.is_http2()),
+        Destination::Aggregate(_) | Destination::Reply(_) => false,
+    };
+    let terms = chain.terms();
+    let wants = [("grpc_json", terms.grpc_json), ("grpc_web", terms.grpc_web)];
+    let missing = wants.into_iter().filter(|(_, wants)| *wants && !http2);
+    let nodes = missing.filter_map(|(key, _)| Some((key, policy::effective(key, layers)?)));
+    let mistakes = nodes.map(|(key, node)| {
+        build.within_detached(&node, |build| {
+            build.error("", format!("`{key}` needs a route to an upstream that speaks HTTP/2")).help(format!(
+                "give the upstream protocol = \"h2c\" (without TLS) or \"h2\", or the route {key} = false"
+            ));
+        });
+    });
+    mistakes.count() == 0
 }
 
 fn route_spec(config: &MatchConfig, build: &mut Build<'_>) -> Option<RouteSpec> {

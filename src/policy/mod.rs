@@ -213,6 +213,8 @@ mod compress;
 mod concurrency;
 mod cors;
 mod edits;
+mod grpc_json;
+mod grpc_web;
 mod json;
 mod mirror;
 mod rate_limit;
@@ -250,6 +252,8 @@ policies! {
     timeout => Timeout(timeout::Timeout),
     retry => Retry(retry::Retry),
     response => Response(response::Response),
+    grpc_json => GrpcJson(grpc_json::GrpcJson),
+    grpc_web => GrpcWeb(grpc_web::GrpcWeb),
     compress => Compress(compress::Compress),
 }
 
@@ -327,9 +331,12 @@ impl Chain {
         }
     }
 
-    /// Whether a policy looks at bodies: then the request stays where these can be held.
-    pub fn shapes_bodies(&self) -> bool {
-        self.terms.holds_body || self.terms.reads_answers || self.compress.is_some()
+    /// Whether a policy looks at the bodies of a request or its answer: then it stays where these can be held. What gRPC
+    /// sends is not compressed by others.
+    pub fn shapes_bodies(&self, facts: &Facts) -> bool {
+        self.terms.holds_body(facts)
+            || self.terms.reads_answers(facts)
+            || (self.compress.is_some() && !facts.is_native_grpc())
     }
 
     /// Runs the request through the policies until one stops it; says which.
@@ -379,7 +386,7 @@ impl Chain {
     ) -> Result<Shaping, Reply> {
         let mut shaping = Shaping::new(self.terms.most_answer.unwrap_or(HELD));
         let mut head = Cow::Borrowed(head);
-        for (step, _) in self.steps.iter().rev().filter(|_| to_shape && self.terms.reads_answers) {
+        for (step, _) in self.steps.iter().rev().filter(|_| to_shape && self.terms.reads_answers(facts)) {
             if let Some(mut shaper) = step.shaper(&head, request, facts)? {
                 shaper.head(head.to_mut());
                 shaping.add(shaper);

@@ -12,6 +12,7 @@ use pingora_proxy::Session;
 
 use super::Ctx;
 use super::forwarded::X_REQUEST_ID;
+use crate::body::grpc::web::Coding;
 use crate::facts::{ClientIp, Connection, Facts, RequestView, authority, check_length, lower_host, new_request_id};
 use crate::gateway::matcher::Found;
 use crate::gateway::{Destination, Gateway};
@@ -42,10 +43,12 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
     let id = request.headers.get(X_REQUEST_ID).filter(|id| trusted && is_request_id(id)).cloned();
     let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let grpc = content_type.starts_with(b"application/grpc");
+    let grpc_web =
+        std::str::from_utf8(content_type).ok().filter(|_| grpc).and_then(Coding::of).map(|(coding, _)| coding);
     let events = request.headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream");
     let streaming = grpc || events || request.headers.contains_key(UPGRADE);
     let id = id.unwrap_or_else(new_request_id);
-    Facts { trusted, grpc, streaming, ..Facts::new(connection, client, id) }
+    Facts { trusted, grpc, grpc_web, streaming, ..Facts::new(connection, client, id) }
 }
 
 /// Begins the trace of a request, where traces are made.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, StatusCode};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -10,6 +11,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::Ctx;
+use crate::facts::Facts;
 use crate::reply::Reply;
 
 /// How long what is left of a request's body is awaited on HTTP/2 once it is answered: a stream whose request was not
@@ -20,6 +22,10 @@ pub(super) const DRAIN: Duration = Duration::from_millis(100);
 pub(super) fn render(reply: &Reply, request: &RequestHeader, ctx: &mut Ctx) -> (ResponseHeader, Bytes) {
     let grpc = ctx.facts.as_ref().is_some_and(|facts| facts.grpc);
     let (mut head, body) = reply.render(grpc);
+    let is_web = ctx.facts.as_ref().is_some_and(|facts| facts.grpc_web.is_some());
+    if let Some(content_type) = request.headers.get(CONTENT_TYPE).filter(|_| is_web && reply.problem.is_some()) {
+        let _ = head.insert_header(CONTENT_TYPE, content_type.clone());
+    }
     if let (Some(route), Some(facts)) = (&ctx.route, &ctx.facts) {
         route.chain.response(&mut head, request, facts);
     }
@@ -56,6 +62,10 @@ pub(super) fn shape(session: &mut Session, head: &mut ResponseHeader, ctx: &mut 
         session.set_read_timeout(None);
     }
     report(ctx);
+    if ctx.fetching.is_some() && ctx.facts.as_ref().is_some_and(Facts::is_call) {
+        // Its end is where the trailers are, and not where its length says.
+        head.remove_header(&CONTENT_LENGTH);
+    }
     ctx.shape_answer(head, session.req_header());
     if session.is_process_shutting_down() {
         session.set_keepalive(None);

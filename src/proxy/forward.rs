@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{ACCEPT_ENCODING, EXPECT, IF_RANGE, RANGE};
+use http::header::{ACCEPT_ENCODING, EXPECT, IF_RANGE, RANGE, TE};
 use http::{HeaderValue, Method, Version};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
@@ -91,15 +91,20 @@ pub(super) fn shape_for(pool: &Pool, original: &RequestHeader, head: &mut Reques
     if let Some(sends) = &facts.sends {
         sends.tell(head);
     }
-    if route.chain.terms().reads_answers {
+    if route.chain.terms().reads_answers(facts) {
         // Of an answer that is read all is needed, and as it is.
         [RANGE, IF_RANGE].iter().for_each(|name| drop(head.remove_header(name)));
         let _ = head.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
-    if route.shapes_bodies() {
+    if route.shapes_bodies(facts) {
         head.remove_header(&EXPECT);
     }
-    route.chain.upstream(head, original, facts)
+    route.chain.upstream(head, original, facts)?;
+    if facts.is_call() && pool.is_http2() {
+        // gRPC servers may insist on it.
+        let _ = head.insert_header(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(())
 }
 
 /// Judges the head of an upstream's answer: it counts, and it may be worth another attempt.

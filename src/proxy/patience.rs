@@ -39,17 +39,18 @@ enum Keeper {
 
 /// An attempt begins.
 pub(super) fn begin(ctx: &mut Ctx, request: &RequestHeader) {
-    let (Some(timeouts), Some(facts)) = (ctx.timeouts(), &ctx.facts) else { return };
+    let Some(timeouts) = ctx.timeouts() else { return };
+    let Some(facts) = &mut ctx.facts else { return };
     let patience = &mut ctx.patience;
     if patience.keeper != Keeper::Exchange && request.version == Version::HTTP_2 {
         patience.keeper = Keeper::Session;
     }
-    patience.total = match facts.streaming {
-        true => grpc_timeout(request).map(|timeout| facts.started + timeout),
-        false => timeouts.total.map(|total| facts.started + total),
-    };
+    let total = timeouts.total.filter(|_| !facts.streaming);
+    let asked = grpc_timeout(request).filter(|_| facts.is_call());
+    patience.total = total.into_iter().chain(asked).min().map(|total| facts.started + total);
     patience.silence = None;
     patience.bound(facts, None);
+    facts.deadline = patience.total;
 }
 
 /// The longest silence that the upstream's session is to bear itself.
@@ -97,12 +98,13 @@ pub(super) fn answered(ctx: &mut Ctx, head: &ResponseHeader) {
     let (Some(timeouts), Some(facts), false) = (ctx.timeouts(), &ctx.facts, ctx.patience.elsewhere) else { return };
     let events = |value: &HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let stream = upgraded || facts.grpc || head.headers.get(CONTENT_TYPE).is_some_and(events);
+    let calls = facts.grpc || facts.call.as_ref().is_some_and(|call| call.is_stream());
+    let stream = upgraded || calls || head.headers.get(CONTENT_TYPE).is_some_and(events);
     ctx.patience.silence = Some(match stream {
         true => facts.connection.listener.timeouts.stream_idle,
         false => timeouts.idle,
     });
-    if stream && !facts.grpc {
+    if stream && !facts.is_call() {
         ctx.patience.total = None;
     }
     went_on(ctx);

@@ -306,6 +306,11 @@ impl Pool {
         self.config.protocol == config::Protocol::H1 && self.config.tls.is_none()
     }
 
+    /// Whether its servers speak HTTP/2, which gRPC needs.
+    pub fn is_http2(&self) -> bool {
+        self.config.protocol != config::Protocol::H1
+    }
+
     /// How long connections to its servers are kept.
     pub fn keepalive(&self) -> Duration {
         self.config.keepalive.idle.0

@@ -69,6 +69,18 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["sent by HTTP/1.1 without TLS, which this upstream does not speak", ":9:23", "1 error"],
     ),
     ("[[test]]\nrequest = \"GET /\"\nexpect = { mirror = \"o\" }", &["expected copies for the upstream `o`, got none"]),
+    (
+        "[defaults]\ngrpc_web = true",
+        &["`grpc_web` needs a route to an upstream that speaks HTTP/2", "protocol = \"h2c\"", ":6:12", "1 error"],
+    ),
+    ("[defaults]\ngrpc_web = { text = true }", &["`text` is not known here"]),
+    ("[defaults]\ngrpc_json = true", &["expected a table", ":6:13"]),
+    ("[defaults]\ngrpc_json = {}", &["`descriptors` is missing here"]),
+    ("[defaults]\ngrpc_json = { descriptors = \"a.pb\" }", &["cannot read", "a.pb", ":6:29", "1 error"]),
+    (
+        "[defaults]\ngrpc_json = { descriptors = \"portcullis.toml\", stream = \"ndjson\" }",
+        &["not a whole descriptor set, as `protoc --include_imports` writes it", ":6:29", "1 error"],
+    ),
     ("[defaults]\nretry = true", &["expected a table", ":6:9"]),
     ("[defaults]\nretry = { attempts = 11 }", &["more than 10 further tries", ":6:22"]),
     ("[defaults]\nretry = { on = [\"conect\"], budget = \"1%\" }", &["did you mean `connect`?", "`budget`"]),

@@ -1,10 +1,10 @@
 //! JSON for callers, gRPC for servers; and gRPC-Web for browsers ([`web`]).
 //!
 //! ```toml
-//! grpc = { descriptors = "shop.pb", services = ["shop.v1.Shelves"] }
+//! grpc_json = { descriptors = "shop.binpb", services = ["shop.v1.Shelves"] }
 //! ```
 //!
-//! The descriptors are what `protoc --include_imports --descriptor_set_out=shop.pb shop.proto` writes. Methods are called as
+//! The descriptors are what `protoc --include_imports --descriptor_set_out=shop.binpb shop.proto` writes. Methods are called as
 //! their annotation `google.api.http` says; JSON and protobuf correspond as protobuf's JSON mapping says
 //! (<https://protobuf.dev/programming-guides/json/>).
 //!
@@ -14,7 +14,7 @@
 //!
 //! - finds the method with [`Transcoder::find`], by the path as it came, reads the whole request body within a cap, and
 //!   turns it into a body of gRPC with [`Call::request`];
-//! - sends it by HTTP/2 as `POST` to [`Call::path`] with [`Call::headers`], without the request's `content-length`,
+//! - sends it by HTTP/2 as `POST` to [`Call::path`] with [`Call::headers`] and `TE: trailers`, without the request's `content-length`,
 //!   `content-encoding` and `accept-encoding`, and a `grpc-timeout` of what the request still has ([`timeout`]);
 //! - takes an answer that is not 200, or no `application/grpc`, for [`Status::from_http`]; and one with a `grpc-status` in
 //!   its head, which has no body, for [`Status::from_trailers`] of the head;
@@ -56,6 +56,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor};
 use serde::Deserialize;
 
 use super::{DEPTH, Malformed};
+use crate::types::Size;
 use bind::{Place, QueryRules, Taken};
 use parse::Parser;
 use print::Style;
@@ -100,6 +101,14 @@ pub struct GrpcConfig {
     /// How streams are written where the client does not say what it accepts.
     #[serde(default)]
     pub stream: Streaming,
+    /// Bytes that a message of an answer may have.
+    #[serde(default = "four_mebibytes")]
+    pub max_message: Size,
+}
+
+/// As much as gRPC's own clients take.
+fn four_mebibytes() -> Size {
+    Size::kib(4 << 10)
 }
 
 /// How the messages of a stream are written.
@@ -188,11 +197,11 @@ pub enum Refused {
 }
 
 impl Transcoder {
-    /// Compiles a descriptor set. Messages of answers may have `max_message` bytes.
+    /// Compiles a descriptor set.
     ///
     /// # Errors
     /// Everything that is wrong with it, in words.
-    pub fn new(config: &GrpcConfig, descriptors: &[u8], max_message: usize) -> Result<Self, Vec<String>> {
+    pub fn new(config: &GrpcConfig, descriptors: &[u8]) -> Result<Self, Vec<String>> {
         let pool = DescriptorPool::decode(descriptors).map_err(|error| {
             vec![format!("this is not a whole descriptor set, as `protoc --include_imports` writes it: {error}")]
         })?;
@@ -209,7 +218,7 @@ impl Transcoder {
             },
             ignore_unknown_fields: config.ignore_unknown_fields,
             stream: config.stream,
-            max_message,
+            max_message: config.max_message.as_usize(),
         });
         let mut errors = Vec::new();
         for name in config.services.iter().flatten().filter(|name| pool.get_service_by_name(name).is_none()) {
@@ -328,16 +337,20 @@ impl Call {
         &self.route.path
     }
 
+    /// Whether the server may answer with several messages, which go on as they come.
+    pub fn is_stream(&self) -> bool {
+        self.route.server_streams
+    }
+
     /// What is called, for logs: `package.Service/Method: GET /template`.
     pub fn name(&self) -> &str {
         &self.route.name
     }
 
     /// The fields of the head that a gRPC server needs.
-    pub fn headers() -> [(HeaderName, HeaderValue); 3] {
+    pub fn headers() -> [(HeaderName, HeaderValue); 2] {
         [
             (http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
-            (http::header::TE, HeaderValue::from_static("trailers")),
             (HeaderName::from_static("grpc-accept-encoding"), HeaderValue::from_static("gzip")),
         ]
     }

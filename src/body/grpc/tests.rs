@@ -35,7 +35,7 @@ fn config(text: &str) -> GrpcConfig {
 }
 
 fn shop(text: &str) -> Transcoder {
-    Transcoder::new(&config(text), &compile(SHOP), 1 << 20).unwrap()
+    Transcoder::new(&config(&format!("max_message = '1MiB'\n{text}")), &compile(SHOP)).unwrap()
 }
 
 fn mistakes(rpcs: &str) -> Vec<String> {
@@ -44,7 +44,7 @@ fn mistakes(rpcs: &str) -> Vec<String> {
          message M {{ string a = 1; repeated string r = 2; map<string, string> m = 3; M n = 4; }}
          service S {{ {rpcs} }}"
     );
-    Transcoder::new(&config(""), &compile(&proto), 1000).map(|_| ()).unwrap_err()
+    Transcoder::new(&config(""), &compile(&proto)).map(|_| ()).unwrap_err()
 }
 
 /// The message of the frame that a request becomes.
@@ -485,9 +485,9 @@ fn mistakes_of_a_set_are_told() {
                         rpc H(M) returns (M) { option (google.api.http) = { get: '/{y}' }; }",
     );
     assert_eq!(all.len(), 2, "{all:?}");
-    let wrong = Transcoder::new(&config("services = ['shop.Shoe']"), &compile(SHOP), 1).unwrap_err();
+    let wrong = Transcoder::new(&config("services = ['shop.Shoe']"), &compile(SHOP)).unwrap_err();
     assert_eq!(wrong, ["the set has no service `shop.Shoe`; it has `shop.Shop`"]);
-    assert!(Transcoder::new(&config(""), b"\xff\xff", 1).is_err());
+    assert!(Transcoder::new(&config(""), b"\xff\xff").is_err());
     assert!(toml::from_str::<GrpcConfig>("descriptors = 'x'\nodd = 1").is_err());
 }
 
@@ -497,7 +497,7 @@ fn a_set_without_its_imports_or_annotations() {
     let files = Files(vec![("test.proto", SHOP.to_owned()), ("google/api/annotations.proto", ANNOTATIONS.to_owned())]);
     let mut compiler = protox::Compiler::with_file_resolver(files);
     compiler.include_imports(false).open_file("test.proto").unwrap();
-    let wrong = Transcoder::new(&config(""), &compiler.encode_file_descriptor_set(), 1).unwrap_err();
+    let wrong = Transcoder::new(&config(""), &compiler.encode_file_descriptor_set()).unwrap_err();
     assert!(wrong[0].contains("--include_imports"), "{wrong:?}");
     // The annotation's own file is missing, and nothing imports it: the option is an unknown field.
     use prost_reflect::prost::Message as _;
@@ -518,7 +518,7 @@ fn a_set_without_its_imports_or_annotations() {
     let mut file = file;
     put_bytes(6, &service, &mut file);
     put_bytes(1, &file, &mut bytes);
-    let transcoder = Transcoder::new(&config(""), &bytes, 1000).unwrap();
+    let transcoder = Transcoder::new(&config(""), &bytes).unwrap();
     assert_eq!(transcoder.find("GET", "/x/y").unwrap().request(None, None, b"").unwrap(), b"\0\0\0\0\x03\x0a\x01y");
 }
 
@@ -613,8 +613,8 @@ fn hostile_answers_are_refused() {
 #[test]
 fn what_grows_is_bounded() {
     // Each element is two bytes, and all fields with their defaults in JSON.
-    let config = config("print_defaults = true");
-    let call = Transcoder::new(&config, &compile(SHOP), 1000).unwrap().find("GET", "/v1/shelves").unwrap();
+    let config = config("print_defaults = true\nmax_message = '1000B'");
+    let call = Transcoder::new(&config, &compile(SHOP)).unwrap().find("GET", "/v1/shelves").unwrap();
     assert!(answer(&call, &[[0x0a, 0].repeat(100)]).is_ok());
     assert_eq!(answer(&call, &[[0x0a, 0].repeat(500)]).unwrap_err().what, "a message is too long as JSON");
 }

@@ -3,17 +3,18 @@
 //! The exchange at hand is the client at one end of it. The other end is served like any connection, but what its request
 //! is known to be is handed over, and what is found out there comes back by [`Elsewhere`].
 
+use std::io;
 use std::sync::Arc;
 
 use ::http::HeaderMap;
 use bytes::BytesMut;
 use parking_lot::Mutex;
 
-use super::Direct;
-use super::exchange::{Client, Exchange, Fault};
+use super::exchange::{Broken, Client, Exchange, Fault};
+use super::{Direct, explain};
 use crate::facts::Facts;
 use crate::http1::write_request;
-use crate::proxy::{Ctx, patience};
+use crate::proxy::{Ctx, answer, patience};
 use crate::reply::Reply;
 use crate::upstream::Server;
 
@@ -49,6 +50,12 @@ impl Direct {
         let mut head = Vec::new();
         write_request(exchange.request, exchange.upload.framing, &mut head);
         (self.long_way)(there, connection, BytesMut::from(&head[..]), exchange.upload.framing);
-        Ok(exchange.listen(&mut Server::within(here), ctx).await?)
+        exchange.listen(&mut Server::within(here), ctx).await.map_err(|broken| match broken {
+            Broken::Server(error) if exchange.status.is_none() => {
+                explain(ctx, "the exchange with the server", &error);
+                Fault::Reply(answer::upstream_failed(ctx, error.kind() == io::ErrorKind::TimedOut))
+            }
+            broken => broken.into(),
+        })
     }
 }

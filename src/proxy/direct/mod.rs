@@ -148,8 +148,7 @@ impl Direct {
             request.headers.contains_key(EXPECT)
                 || (!cached::is_for_it(request, body, ctx) && ctx.pools().any(|pool| !pool.is_plain_h1()))
         };
-        let shaped = ctx.route.as_ref().is_some_and(|route| route.shapes_bodies());
-        if !shaped && needs_more(&ctx) {
+        if !ctx.shapes_bodies() && needs_more(&ctx) {
             return None;
         }
         log_line::begin(&ctx);
@@ -194,7 +193,8 @@ impl Direct {
             Destination::Aggregate(aggregate) => Some(aggregate),
             _ => None,
         };
-        if route.chain.terms().holds_body || aggregate.is_some_and(|aggregate| aggregate.takes_body()) {
+        let holds = ctx.facts.as_ref().is_some_and(|facts| route.chain.terms().holds_body(facts));
+        if holds || aggregate.is_some_and(|aggregate| aggregate.takes_body()) {
             exchange.hold(ctx).await?;
         }
         match aggregate {

@@ -24,6 +24,7 @@ pub struct H2Answer {
     trailers: Vec<(&'static str, String)>,
     delay: Duration,
     echo: bool,
+    reset: bool,
 }
 
 impl H2Answer {
@@ -56,6 +57,12 @@ impl H2Answer {
 
     pub fn trailer(mut self, name: &'static str, value: &str) -> Self {
         self.trailers.push((name, value.to_owned()));
+        self
+    }
+
+    /// Instead of an end, the stream is reset.
+    pub fn reset(mut self) -> Self {
+        self.reset = true;
         self
     }
 
@@ -204,14 +211,18 @@ async fn stream(
     tokio::time::sleep(answer.delay).await;
     let mut sink = match sink {
         Some(sink) => sink,
-        None if answer.body.is_empty() && answer.trailers.is_empty() => {
+        None if answer.body.is_empty() && answer.trailers.is_empty() && !answer.reset => {
             respond.send_response(head, true)?;
             return Ok(());
         }
         None => respond.send_response(head, false)?,
     };
     if !answer.body.is_empty() {
-        sink.send_data(Bytes::from(answer.body), answer.trailers.is_empty())?;
+        sink.send_data(Bytes::from(answer.body), answer.trailers.is_empty() && !answer.reset)?;
+    }
+    if answer.reset {
+        sink.send_reset(h2::Reason::INTERNAL_ERROR);
+        return Ok(());
     }
     if !answer.trailers.is_empty() {
         let mut trailers = HeaderMap::new();
