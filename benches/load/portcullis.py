@@ -13,8 +13,6 @@ def variants():
 
 
 def setup(g, telemetry=False):
-    if g.profile == "gzip":
-        g.na("not in this version")
     access = '{ to = { file = "%s/access.log" } }' % g.dir if g.profile == "log" or telemetry else '{ to = "off" }'
     routes = [("/**", 0)]
     if g.profile in ("routes", "auth"):
@@ -31,6 +29,8 @@ def setup(g, telemetry=False):
         ]
     if g.profile == "reject":
         policies = ['[defaults]\nrate_limit = { rate = "100/s", by = "header:X-Api-Key" }']
+    if g.profile == "gzip":
+        policies = ['[defaults]\ncompress = { algorithms = ["gzip"] }']
     if g.profile == "cache":
         policies = ["[defaults]\ncache = {}"]
     conf = [

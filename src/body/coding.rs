@@ -2,10 +2,12 @@
 //!
 //! What is undone has a bound, so that a few bytes do not become gigabytes; zstd's window has the bound of RFC 9659.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use flate2::write::{GzEncoder, MultiGzDecoder};
+use flate2::write::MultiGzDecoder;
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush};
 use zstd::stream::raw::{DParameter, Operation};
 
 /// A content coding.
@@ -196,13 +198,13 @@ impl Write for Sink {
 pub struct Encoder(Outer);
 
 enum Outer {
-    Gzip(GzEncoder<Vec<u8>>),
+    Gzip(Gzip),
     Brotli(Box<brotli::CompressorWriter<Vec<u8>>>),
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
 }
 
 /// What is asked of the codings: about as much time for each, and little of it.
-const GZIP_LEVEL: u32 = 5;
+const GZIP_LEVEL: i32 = 6;
 const BROTLI_LEVEL: u32 = 4;
 const BROTLI_WINDOW: u32 = 19;
 const ZSTD_LEVEL: i32 = 3;
@@ -215,7 +217,7 @@ impl Encoder {
     pub fn new(coding: Coding) -> io::Result<Self> {
         let out = Vec::new();
         Ok(Self(match coding {
-            Coding::Gzip => Outer::Gzip(GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL))),
+            Coding::Gzip => Outer::Gzip(Gzip::take()),
             Coding::Brotli => {
                 Outer::Brotli(Box::new(brotli::CompressorWriter::new(out, 4 << 10, BROTLI_LEVEL, BROTLI_WINDOW)))
             }
@@ -229,7 +231,7 @@ impl Encoder {
     /// The coder failed.
     pub fn push(&mut self, part: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         match &mut self.0 {
-            Outer::Gzip(encoder) => encoder.write_all(part)?,
+            Outer::Gzip(encoder) => return encoder.push(part, DeflateFlush::NoFlush, out),
             Outer::Brotli(encoder) => encoder.write_all(part)?,
             Outer::Zstd(encoder) => encoder.write_all(part)?,
         }
@@ -243,7 +245,7 @@ impl Encoder {
     /// The coder failed.
     pub fn flush(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         match &mut self.0 {
-            Outer::Gzip(encoder) => encoder.flush()?,
+            Outer::Gzip(encoder) => return encoder.push(&[], DeflateFlush::SyncFlush, out),
             Outer::Brotli(encoder) => encoder.flush()?,
             Outer::Zstd(encoder) => encoder.flush()?,
         }
@@ -257,7 +259,10 @@ impl Encoder {
     /// The coder failed.
     pub fn end(self, out: &mut Vec<u8>) -> io::Result<()> {
         out.extend(match self.0 {
-            Outer::Gzip(encoder) => encoder.finish()?,
+            Outer::Gzip(mut encoder) => {
+                encoder.push(&[], DeflateFlush::Finish, out)?;
+                return Ok(encoder.give_back());
+            }
             Outer::Brotli(encoder) => encoder.into_inner(),
             Outer::Zstd(encoder) => encoder.finish()?,
         });
@@ -266,10 +271,52 @@ impl Encoder {
 
     fn take(&mut self, out: &mut Vec<u8>) {
         out.append(match &mut self.0 {
-            Outer::Gzip(encoder) => encoder.get_mut(),
+            Outer::Gzip(_) => return,
             Outer::Brotli(encoder) => encoder.get_mut(),
             Outer::Zstd(encoder) => encoder.get_mut(),
         });
+    }
+}
+
+/// A body in gzip. Its tables are large, and go from one body to the next.
+struct Gzip(Box<Deflate>);
+
+thread_local! {
+    /// The tables of the last body of this thread.
+    static SPARE: Cell<Option<Box<Deflate>>> = const { Cell::new(None) };
+}
+
+impl Gzip {
+    fn take() -> Self {
+        Self(SPARE.take().unwrap_or_else(|| {
+            // 15 bits of window, and 16 for the wrapping of gzip.
+            let config = DeflateConfig { window_bits: 15 + 16, level: GZIP_LEVEL, ..DeflateConfig::default() };
+            Box::new(Deflate::new_with_config(config))
+        }))
+    }
+
+    fn give_back(mut self) {
+        self.0.reset();
+        SPARE.set(Some(self.0));
+    }
+
+    fn push(&mut self, mut part: &[u8], flush: DeflateFlush, out: &mut Vec<u8>) -> io::Result<()> {
+        let deflate = &mut self.0;
+        loop {
+            let (read, written, start) = (deflate.total_in(), deflate.total_out(), out.len());
+            out.resize(start + part.len() / 2 + 512, 0);
+            let room = out.len() - start;
+            let status = deflate.compress(part, &mut out[start..], flush);
+            let (read, written) = ((deflate.total_in() - read) as usize, (deflate.total_out() - written) as usize);
+            out.truncate(start + written);
+            part = &part[read..];
+            match status {
+                Ok(zlib_rs::Status::StreamEnd) => return Ok(()),
+                Ok(_) if part.is_empty() && written < room && flush != DeflateFlush::Finish => return Ok(()),
+                Ok(_) if read > 0 || written > 0 => {}
+                _ => return Err(io::ErrorKind::Other.into()),
+            }
+        }
     }
 }
 
