@@ -20,6 +20,8 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
         providers: &providers,
         zones: &zones,
         stores: &stores,
+        base: None,
+        version: None,
         authenticated: false,
     };
     let mut policy = RateLimit::compile(config, &scope, &mut build).unwrap();

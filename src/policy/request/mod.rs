@@ -14,7 +14,7 @@ use pingora_http::RequestHeader;
 use serde::Deserialize;
 
 use super::edits::{Edits, EditsConfig};
-use super::{Policy, Scope, Verdict};
+use super::{Policy, Scope, Terms, Verdict};
 use crate::build::Build;
 use crate::facts::{Facts, Values};
 use crate::reply::Reply;
@@ -72,10 +72,14 @@ impl Policy for Request {
         (build.errors() == before).then_some(Self { path, host, edits: edits?, set, remove })
     }
 
+    fn settle(&self, terms: &mut Terms) {
+        terms.sets_path = self.path.is_some();
+    }
+
     fn upstream(&self, head: &mut RequestHeader, request: &RequestHeader, facts: &Facts) -> Verdict {
         let values = Values { request, facts };
         if self.path.is_some() || !self.set.is_empty() || !self.remove.is_empty() {
-            let target = self.target(request, &values)?;
+            let target = self.target(head, request, &values)?;
             let mut parts = head.uri.clone().into_parts();
             parts.path_and_query = target.parse().ok();
             match (parts.path_and_query.is_some(), Uri::from_parts(parts)) {
@@ -99,9 +103,10 @@ impl Policy for Request {
 }
 
 impl Request {
-    fn target(&self, request: &RequestHeader, values: &Values<'_>) -> Result<String, Reply> {
+    fn target(&self, head: &RequestHeader, request: &RequestHeader, values: &Values<'_>) -> Result<String, Reply> {
         let path = match &self.path {
-            None => request.uri.path().to_owned(),
+            // The base path of an API is not in it any more.
+            None => head.uri.path().to_owned(),
             Some(template) => {
                 let path = String::from_utf8(template.render_path(values)).unwrap_or_default();
                 // A value must not climb out of where the template puts it.
