@@ -497,3 +497,84 @@ pub(super) fn view<'t>(name: &str, layers: impl Iterator<Item = &'t Node>) -> Op
     })?;
     Some(merged.under("body").under("response"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::build::Sources;
+
+    /// The settings of a policy of the first route where it is served for an API.
+    fn effective(text: &str, api: &str, key: &str) -> serde_json::Value {
+        let mut sources = Sources::default();
+        let (root, found) = sources.parse("x.toml", text);
+        assert!(found.is_empty());
+        let served = origin::served(&root);
+        let served = served.iter().find(|(_, server)| server.is_some_and(|server| server.name == api)).unwrap();
+        let layers = origin::layers(&root, served);
+        let nodes: Vec<&Node> = layers.iter().map(|layer| &*layer.node).collect();
+        crate::policy::json(&crate::policy::effective(key, &nodes).unwrap())
+    }
+
+    #[test]
+    fn a_view_is_merged_over_the_body_of_its_api() {
+        let text = r#"
+            [api.mobile]
+            view.mobile = { remove = ["api"], set = { by = "api" } }
+            [api.web]
+            [defaults]
+            response = { body = { remove = ["all"] }, headers = { remove = ["X-A"] } }
+            view.mobile = { rename = { a = "b" } }
+            [[route]]
+            api = ["mobile", "web"]
+            match = "/"
+            response = { body = { jq = "." } }
+            view.mobile = { pick = ["id"], set = { of = "route" } }
+        "#;
+        let headers = json!({ "remove": ["X-A"] });
+        let set = json!({ "by": "api", "of": "route" });
+        let mobile = json!({ "jq": ".", "pick": ["id"], "remove": ["api"], "rename": { "a": "b" }, "set": set });
+        assert_eq!(effective(text, "mobile", "response"), json!({ "body": mobile, "headers": headers }));
+        let web = json!({ "jq": ".", "remove": ["all"] });
+        assert_eq!(effective(text, "web", "response"), json!({ "body": web, "headers": headers }));
+    }
+
+    #[test]
+    fn the_nearer_layer_wins() {
+        let text = r#"
+            [defaults]
+            timeout = { total = "1s", connect = "1s", idle = "1s", first_byte = "1s" }
+            [api.a]
+            timeout = { total = "2s", connect = "2s", idle = "2s" }
+            [policy.b]
+            timeout = { total = "3s", connect = "3s" }
+            [[route]]
+            api = "a"
+            use = ["b"]
+            match = "/"
+            timeout = "4s"
+        "#;
+        let expected = json!({ "connect": "3s", "first_byte": "1s", "idle": "2s", "total": "4s" });
+        assert_eq!(effective(text, "a", "timeout"), expected);
+    }
+
+    #[test]
+    fn hosts_cover_what_is_below_them() {
+        let host = |text: &str| HostPattern::parse(text).unwrap();
+        for (all, one, covers) in [
+            ("a.test", "a.test", true),
+            ("a.test", "b.test", false),
+            ("a.test", "*.a.test", false),
+            ("*.a.test", "b.a.test", true),
+            ("*.a.test", "c.b.a.test", true),
+            ("*.a.test", "a.test", false),
+            ("*.a.test", "ba.test", false),
+            ("*.a.test", "*.a.test", true),
+            ("*.a.test", "*.b.a.test", true),
+            ("*.b.a.test", "*.a.test", false),
+        ] {
+            assert_eq!(host(all).covers(&host(one)), covers, "{all} {one}");
+        }
+    }
+}

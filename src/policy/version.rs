@@ -114,6 +114,8 @@ pub struct Naming {
 struct Known {
     name: Box<str>,
     from: Option<Date>,
+    /// Its end, if it is not served behind that.
+    until: Option<Date>,
 }
 
 /// What a request says of its version.
@@ -134,8 +136,8 @@ struct Own {
     index: usize,
     /// What its paths begin with.
     prefix: Box<str>,
-    sunset: Option<Date>,
-    after: After,
+    /// Whether its requests are led to its successor after its end.
+    redirects: bool,
     /// What its answers say.
     fields: Vec<(HeaderName, HeaderValue)>,
     /// What its answers depend on.
@@ -199,7 +201,11 @@ impl By {
 impl Naming {
     /// The versions of one API, below a base path.
     pub fn new(by: By, base: &str, configs: &[&Config]) -> Self {
-        let known = |config: &&Config| Known { name: config.name.as_str().into(), from: config.from };
+        let known = |config: &&Config| Known {
+            name: config.name.as_str().into(),
+            from: config.from,
+            until: config.sunset.filter(|_| config.after != After::Serve),
+        };
         Self {
             by,
             base: base.into(),
@@ -248,7 +254,10 @@ impl Naming {
 
     fn refuse(&self, why: &str) -> Reply {
         let now = self.clock.date();
-        let there = self.versions.iter().filter(|known| known.from.is_none_or(|from| from.0 <= now));
+        let is_there = |known: &&Known| {
+            known.from.is_none_or(|from| from.0 <= now) && known.until.is_none_or(|until| now < until.0)
+        };
+        let there = self.versions.iter().filter(is_there);
         let names: Vec<String> = there.map(|known| format!("`{}`", known.name)).collect();
         let detail = match names.as_slice() {
             [] => why.to_owned(),
@@ -387,8 +396,7 @@ impl Version {
             naming: naming.clone(),
             index,
             prefix: prefix.into(),
-            sunset: config.sunset,
-            after: config.after,
+            redirects: config.after == After::Redirect,
             fields,
             vary,
             successor,
@@ -412,17 +420,16 @@ impl Policy for Version {
 
     async fn request(&self, request: &mut RequestHeader, _: &mut Facts) -> Verdict {
         let own = &*self.0;
-        let from = own.naming.versions.get(own.index).and_then(|known| known.from);
-        let end = own.sunset.filter(|_| own.after != After::Serve);
-        if from.is_none() && end.is_none() {
+        let Some(Known { name, from, until }) = own.naming.versions.get(own.index) else { return Ok(()) };
+        if from.is_none() && until.is_none() {
             return Ok(());
         }
-        let (now, name) = (own.naming.clock.date(), own.naming.name(own.index));
+        let now = own.naming.clock.date();
         if let Some(from) = from.filter(|from| now < from.0) {
             return Err(own.naming.refuse(&format!("the version `{name}` is there from {from} on")));
         }
-        let Some(end) = end.filter(|end| now >= end.0) else { return Ok(()) };
-        if own.after == After::Redirect
+        let Some(end) = until.filter(|until| now >= until.0) else { return Ok(()) };
+        if own.redirects
             && let Some(to) = own.at_successor(request).and_then(|to| HeaderValue::try_from(to).ok())
         {
             return Err(Reply::new(StatusCode::PERMANENT_REDIRECT).with(LOCATION, to));
