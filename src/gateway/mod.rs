@@ -394,11 +394,9 @@ impl Routes<'_> {
         let own = Node { place: node.place, value: Value::Table(own) };
         let config: RouteConfig = build.within_detached(&own, |build| build.deserialize())?;
         let unversioned = server.is_some_and(|server| server.unversioned);
-        let api = match server {
-            // One with mistakes takes its routes with it.
-            Some(server) => Some(self.apis.get(server.name)?),
-            None => None,
-        };
+        let api = server.and_then(|server| self.apis.get(server.name));
+        // What is wrong with the route itself is reported as well.
+        whole &= api.is_some() == server.is_some();
         let placed = api.map(|api| (&**api, unversioned));
         let spec = build.within("match", |build| route_spec(&config.matches, placed, build));
         let name = self.name(&config, served, build);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Builder, Gateway, Origin, Request, answer, gateway};
+use crate::harness::{Builder, Gateway, Origin, Request, answer, eventually, gateway};
 
 /// An origin that says how often it was asked, and what for.
 fn counting() -> Origin {
@@ -190,7 +190,7 @@ fn an_api_in_a_file_of_its_own_is_told_by_itself() {
     let detail = gw.reload().expect(422).problem("configuration").json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("apis/b.toml:2:13") && detail.contains("literal segments"), "{detail}");
     assert!(!detail.contains("a.toml") && detail.contains("1 error"), "{detail}");
-    gw.get("/b/x").send().expect(200);
+    gw.get("/b/x").send().expect(429);
 }
 
 #[test]
@@ -240,7 +240,12 @@ fn a_view_shapes_the_answers_of_its_api_and_is_cached_by_itself() {
             upstream    = "o"
             cache       = { ttl = "1h" }
             response    = { body = { remove = ["secret"] } }
-            view.mobile = { pick = ["id", "name", "secret"] }
+            view.mobile = { remove = ["secret", "more"] }
+            [[route]]
+            api         = ["mobile", "web"]
+            match       = "/y"
+            upstream    = "o"
+            view.mobile = { pick = ["name"] }
             "#,
         )
         .start();
@@ -249,6 +254,23 @@ fn a_view_shapes_the_answers_of_its_api_and_is_cached_by_itself() {
         gw.get("/web/x").send().expect(200).says(r#"{"id":7,"name":"Ada","more":2}"#);
     }
     assert_eq!(origin.requests().len(), 2);
+    gw.get("/mobile/y").send().expect(200).says(r#"{"name":"Ada"}"#);
+    gw.get("/web/y").send().expect(200).says(r#"{"id":7,"name":"Ada","secret":1,"more":2}"#);
+}
+
+#[test]
+fn a_trace_says_which_api_it_was() {
+    let (origin, collector) = (counting(), Origin::saying("{}"));
+    let trace = format!("[trace]\nendpoint = \"http://{}\"\nsample = 1.0", collector.address());
+    let gw = two(&origin).config(&trace).start();
+    gw.get("/users/7").host("www.test").send().expect(200);
+    eventually("the span", || {
+        let exported = collector.requests_for("/v1/traces");
+        let has = |text: String| {
+            text.contains(r#""portcullis.api","value":{"stringValue":"web"}"#) && text.contains("web/user")
+        };
+        exported.iter().any(|request| has(request.text())).then_some(())
+    });
 }
 
 /// Two versions of one API, told apart in this way, with a route each.

@@ -127,7 +127,9 @@ fn every_configuration_is_accepted() {
 
 #[test]
 fn every_example_does_what_its_tests_say() {
-    let examples: Vec<_> = fs::read_dir(root().join("conf/examples")).unwrap().map(|e| e.unwrap().path()).collect();
+    let examples = fs::read_dir(root().join("conf/examples")).unwrap().map(|e| e.unwrap().path());
+    // What they include is in folders.
+    let examples: Vec<_> = examples.filter(|path| path.is_file()).collect();
     assert!(examples.len() >= 12);
     let secrets = [("IDP_SECRET", "0123456789abcdef"), ("ADMIN_TOKEN", "0123456789abcdef0123456789abcdef")];
     for example in examples {

@@ -14,6 +14,8 @@ use super::traffic::Meter;
 
 /// Consumers of one version that are told apart; those who come later are counted together.
 const MOST_CONSUMERS: usize = 1000;
+/// Bytes of a name that a consumer is told apart by.
+const LONGEST: usize = 256;
 
 /// The numbers of one version of an API, by consumer.
 pub struct ApiSeries {
@@ -55,7 +57,7 @@ impl ApiSeries {
         if let Some(count) = known.get(name) {
             return one(count);
         }
-        let full = known.len() >= MOST_CONSUMERS;
+        let full = known.len() >= MOST_CONSUMERS || name.len() > LONGEST;
         drop(known);
         if full || !self.meter.metrics.apis.has_room(self.meter.most) {
             return one(&self.other);
