@@ -330,12 +330,11 @@ fn check_version(config: &version::Config, build: &mut Build<'_>) {
     }
 }
 
-/// Which of which versions each API is. `None` stands for mistakes, reported here or before.
-#[expect(clippy::type_complexity, reason = "one value for each draft: none, no version, or a version")]
-fn namings(
-    drafts: &[(&str, &Node, Option<Draft>)],
-    build: &mut Build<'_>,
-) -> Vec<Option<Option<(Arc<Naming>, usize)>>> {
+/// Which of which versions an API is, if it is one.
+type Versioned = Option<(Arc<Naming>, usize)>;
+
+/// Finds out which tables are versions of one API. `None` stands for mistakes, reported here or before.
+fn namings(drafts: &[(&str, &Node, Option<Draft>)], build: &mut Build<'_>) -> Vec<Option<Versioned>> {
     let mut families: Vec<Vec<usize>> = Vec::new();
     let draft = |i: usize| drafts[i].2.as_ref();
     for i in 0..drafts.len() {

@@ -225,7 +225,8 @@ impl Gateway {
             of.routes.iter().map(|route| (&*route.name, &*route.made_of)).collect()
         }
         // An API is what its table says, and its routes.
-        fn apis(of: &Gateway) -> BTreeMap<&str, (u64, Vec<(&str, &[u64])>)> {
+        type Whole<'g> = (u64, Vec<(&'g str, &'g [u64])>);
+        fn apis(of: &Gateway) -> BTreeMap<&str, Whole<'_>> {
             let routes = |api: &Arc<Api>| {
                 let its = of.routes.iter().filter(|route| route.api.as_ref().is_some_and(|own| own.name == api.name));
                 its.map(|route| (&*route.name, &*route.made_of)).collect()
