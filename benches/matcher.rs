@@ -31,6 +31,7 @@ fn find(c: &mut Criterion) {
             headers: &headers,
             scheme: "https",
             client: IpAddr::from([127, 0, 0, 1]),
+            listener: "",
         };
         group.bench_function(BenchmarkId::from_parameter(count), |b| b.iter(|| matcher.find(black_box(&view))));
     }

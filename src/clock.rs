@@ -1,8 +1,9 @@
-//! What time it is, for what counts it: nanoseconds since the clock was made. Tests have one that they set.
+//! What time it is, for what counts it: nanoseconds since the clock was made, or the seconds of the calendar. Tests have
+//! one that they set.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A clock that only goes forward.
 #[derive(Clone, Debug)]
@@ -31,6 +32,15 @@ impl Clock {
             Source::System(start) => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
             Source::Fake(nanos) => nanos.load(Ordering::Relaxed),
         }
+    }
+
+    /// Seconds since 1970. A fake clock was made at their beginning.
+    pub fn date(&self) -> i64 {
+        let since = match &self.0 {
+            Source::System(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            Source::Fake(_) => Duration::from_nanos(self.now()).as_secs(),
+        };
+        i64::try_from(since).unwrap_or(i64::MAX)
     }
 
     /// Moves a fake clock; the system's goes as it goes.

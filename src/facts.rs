@@ -485,11 +485,13 @@ pub struct RequestView<'r> {
     pub scheme: &'r str,
     /// Who asks.
     pub client: IpAddr,
+    /// The name of the listener that it came by.
+    pub listener: &'r str,
 }
 
 impl<'r> RequestView<'r> {
     /// What of this request decides. `host` is its [`lower_host`].
-    pub fn of(request: &'r RequestHeader, host: &'r str, facts: &Facts) -> Self {
+    pub fn of(request: &'r RequestHeader, host: &'r str, facts: &'r Facts) -> Self {
         Self {
             method: &request.method,
             host: host.trim_end_matches('.'),
@@ -498,6 +500,7 @@ impl<'r> RequestView<'r> {
             headers: &request.headers,
             scheme: facts.scheme(request),
             client: facts.client,
+            listener: &facts.connection.listener.name,
         }
     }
 }

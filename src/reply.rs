@@ -91,6 +91,10 @@ problems! {
     no_route = NOT_FOUND, "no-route", "No route matches the request";
     /// 405: the path exists, but not with this method.
     method_not_allowed = METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here";
+    /// 404, or 400 or 406, by where a version is named: there is no such version.
+    unknown_version = NOT_FOUND, "unknown-version", "There is no such version";
+    /// 410: the version had its time.
+    gone = GONE, "gone", "The version is no longer there";
     /// 413: the body is larger than allowed.
     body_too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The request body is too large";
     /// 414: the target is longer than allowed.

@@ -19,7 +19,7 @@ use super::rehearse::{Question, Rehearsed, wait};
 use super::{plan, reload};
 use crate::build::{Build, Node, Value};
 use crate::config::{self, Loaded};
-use crate::gateway::origin::{self, Layer, Merged};
+use crate::gateway::origin::{self, Layer, Merged, Served};
 use crate::gateway::{Gateway, Route};
 use crate::http1::write_field;
 use crate::proxy::{End, Outcome};
@@ -90,6 +90,7 @@ pub(super) struct Explanation {
 #[derive(Serialize, Deserialize)]
 struct ShownRoute {
     name: String,
+    api: Option<String>,
     r#match: String,
     place: String,
     /// Names and texts, by position.
@@ -116,7 +117,7 @@ struct Setting {
     key: String,
     /// As TOML.
     value: String,
-    /// `route`, `policy.NAME` or `defaults`.
+    /// `view.NAME`, `route`, `policy.NAME`, `api.NAME` or `defaults`.
     from: String,
     place: String,
 }
@@ -191,11 +192,11 @@ pub(super) fn explain(
     let rehearsed = wait(question.rehearse(gateway, listeners, &loaded.root)).map_err(|wrong| wrong.to_string())?;
     let Rehearsed { outcome, listener, peer, url, notes } = rehearsed;
     let mut build = loaded.build();
-    let nodes = origin::routes(&loaded.root);
+    let served = origin::served(&loaded.root);
     // A route stands where its table does.
     let index = outcome.route.as_ref().and_then(|route| position(gateway, route));
     let place = |index: usize, build: &Build<'_>| {
-        nodes.get(index).map(|node| build.shown(node.get("match").unwrap_or(node).place)).unwrap_or_default()
+        served.get(index).map(|(node, _)| build.shown(node.get("match").unwrap_or(node).place)).unwrap_or_default()
     };
     let misses = outcome.view(|view| origin::near_misses(index, view, &mut build)).unwrap_or_default();
     let more = misses.len().saturating_sub(MOST_MISSES);
@@ -208,6 +209,7 @@ pub(super) fn explain(
     let names = index.map(|index| origin::captures(index, &mut build)).unwrap_or_default();
     let route = outcome.route.as_ref().zip(index).map(|(route, index)| ShownRoute {
         name: route.name.to_string(),
+        api: route.api.as_ref().map(|api| api.name.to_string()),
         r#match: route.matches.to_string(),
         place: place(index, &build),
         captures: names
@@ -216,9 +218,9 @@ pub(super) fn explain(
             .zip(outcome.captures().into_iter().map(str::to_owned))
             .collect(),
     });
-    let policies = index.and_then(|index| nodes.get(index));
+    let policies = index.and_then(|index| served.get(index));
     let policies =
-        policies.map(|node| policies_of(node, &names, gateway, &loaded.root, &mut build)).unwrap_or_default();
+        policies.map(|served| policies_of(served, &names, gateway, &loaded.root, &mut build)).unwrap_or_default();
     let (answer, sent) = ends(&outcome);
     let mirror = outcome.mirror().map(|mirror| Mirrored {
         upstream: mirror.pool.name().to_owned(),
@@ -283,13 +285,13 @@ fn position(gateway: &Gateway, route: &Arc<Route>) -> Option<usize> {
 
 /// Every policy of a route, with its settings and where each comes from.
 fn policies_of(
-    node: &Node,
+    served: &Served<'_>,
     captures: &[Box<str>],
     gateway: &Gateway,
     root: &Node,
     build: &mut Build<'_>,
 ) -> Vec<ShownPolicy> {
-    let layers = origin::layers(root, node);
+    let layers = origin::layers(root, served);
     let policies = origin::policies(&layers, captures, gateway, build);
     let shown = |Merged { key, nearest, settings }: Merged<'_>| {
         let off = (nearest.value == Value::Boolean(false)).then(|| build.shown(nearest.place));
@@ -325,7 +327,7 @@ fn leaves(node: &Node, path: &mut Vec<String>, visit: &mut impl FnMut(&[String],
 
 /// A short value stands where the table would that it is short for.
 fn stands_in(layer: &Layer<'_>, path: &[String], leaf: &Node) -> bool {
-    let mut nodes = path.iter().scan(layer.node, |node, key| {
+    let mut nodes = path.iter().scan(&*layer.node, |node, key| {
         *node = node.get(key)?;
         Some(*node)
     });
@@ -422,6 +424,7 @@ impl fmt::Display for Explanation {
                 if route.name != route.r#match {
                     writeln!(f, "  matches {}", route.r#match)?;
                 }
+                route.api.iter().try_for_each(|api| writeln!(f, "  of the api {api}"))?;
                 route.captures.iter().try_for_each(|(name, text)| writeln!(f, "  {{{name}}} = {text}"))?;
             }
             None => writeln!(f, "\nRoute\n  none")?,

@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::build::{Build, Node, Value};
 use crate::config::Loaded;
-use crate::gateway::origin::{self, Merged};
+use crate::gateway::origin::{self, Merged, Served};
 use crate::gateway::{Destination, Gateway};
 
 /// What stands for a secret.
@@ -34,6 +34,8 @@ struct Shown<'l> {
 #[derive(Serialize)]
 struct ShownRoute<'r> {
     name: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api: Option<&'r str>,
     r#match: &'r str,
     destination: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,9 +68,10 @@ pub(super) fn config(generation: u64, loaded: &Loaded) -> Result<Vec<u8>, String
 /// What comes of it is no JSON.
 pub(super) fn routes(gateway: &Gateway, loaded: &Loaded) -> Result<Vec<u8>, String> {
     let mut build = loaded.build();
-    let shown = |(index, node): (usize, &Node)| {
+    let shown = |(index, served): (usize, &Served<'_>)| {
         let captures = origin::captures(index, &mut build);
-        let merged = origin::policies(&origin::layers(&loaded.root, node), &captures, gateway, &mut build);
+        let layers = origin::layers(&loaded.root, served);
+        let merged = origin::policies(&layers, &captures, gateway, &mut build);
         let policy = |Merged { key, settings, .. }: Merged<'_>| {
             Some(ShownPolicy { policy: key, settings: json(key, &settings?, &build) })
         };
@@ -80,9 +83,10 @@ pub(super) fn routes(gateway: &Gateway, loaded: &Loaded) -> Result<Vec<u8>, Stri
             Destination::Aggregate(_) => ("aggregate", None),
             Destination::Reply(canned) => (canned.kind(), None),
         };
-        ShownRoute { name: &route.name, r#match: &route.matches, destination, upstream, policies }
+        let api = route.api.as_ref().map(|api| &*api.name);
+        ShownRoute { name: &route.name, api, r#match: &route.matches, destination, upstream, policies }
     };
-    written(&origin::routes(&loaded.root).iter().enumerate().map(shown).collect::<Vec<_>>())
+    written(&origin::served(&loaded.root).iter().enumerate().map(shown).collect::<Vec<_>>())
 }
 
 /// Ends with a line break, for terminals.

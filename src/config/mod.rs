@@ -39,8 +39,6 @@ const LISTS: &[&str] = &["route", "test"];
 const SINGLE: &[&str] = &["server", "admin", "log", "trace", "metrics", "defaults"];
 /// What is no table.
 const PLAIN: &[&str] = &["include", "watch"];
-/// What is promised and not there yet.
-const RESERVED: &[&str] = &["api"];
 
 const MOST_FILES: usize = 10_000;
 const LARGEST_FILE: u64 = 256 << 20;
@@ -119,8 +117,6 @@ impl Loaded {
             let key = key.as_str();
             if !known.contains(&key) {
                 say(format!("`{key}` is not known here"), Some(crate::build::suggestion("table", key, &known)));
-            } else if RESERVED.contains(&key) {
-                say(format!("`{key}` is not available in this version"), None);
             } else if LISTS.contains(&key) && entry.node.array().is_none() {
                 say(format!("`{key}` is a list: write [[{key}]]"), None);
             } else if key == "watch" && !matches!(entry.node.value, Value::Boolean(_)) {

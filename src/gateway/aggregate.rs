@@ -331,6 +331,7 @@ impl Routes<'_> {
         let route = Route {
             matches: label.clone(),
             pattern: "".into(),
+            api: None,
             chain,
             destination: Destination::Upstream(pool),
             mirror: None,

@@ -11,15 +11,18 @@ use crate::types::OneOrMore;
 
 /// The keys of a route that are not policies.
 pub(super) const ROUTE_KEYS: &[&str] =
-    &["name", "match", "use", "upstream", "split", "sticky", "aggregate", "respond", "redirect"];
-/// Keys of a route that are promised and not there yet.
-pub(super) const RESERVED: &[&str] = &["api"];
+    &["name", "api", "match", "use", "view", "upstream", "split", "sticky", "aggregate", "respond", "redirect"];
 
 /// One `[[route]]`, without its policies.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RouteConfig {
     pub name: Option<String>,
+    /// Whether there are some: the tree says which.
+    #[serde(rename = "api")]
+    pub _api: Option<IgnoredAny>,
+    #[serde(rename = "view")]
+    pub _view: Option<IgnoredAny>,
     #[serde(rename = "match")]
     pub matches: MatchConfig,
     #[serde(default)]
@@ -41,7 +44,7 @@ impl RouteConfig {
 }
 
 /// What a route matches; short form: `"GET /users/{id}"`.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct MatchConfig {
     pub path: Option<String>,
     pub methods: Vec<String>,

@@ -19,6 +19,7 @@
 //! The order of routes in the file means nothing: see [`matcher`] for which of several matching routes wins.
 
 mod aggregate;
+pub mod api;
 mod config;
 pub mod matcher;
 mod mirror;
@@ -38,16 +39,20 @@ use crate::cache::{Resource, Zone, Zones};
 use crate::facts::{Facts, lower_host};
 use crate::keep::{self, Fingerprint};
 use crate::policy::{self, Chain, Providers, Scope};
+use crate::reply::Reply;
 use crate::store::Stores;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Words;
 use crate::telemetry::metrics::traffic::{Meter, RouteSeries};
 use crate::telemetry::trace::Tracer;
 use crate::upstream::{Pool, Seen, UpstreamConfig};
+use api::Apis;
 use config::{MatchConfig, ROUTE_KEYS, RouteConfig};
 use matcher::{Condition, Found, HostPattern, Matcher, MethodSet, PathPattern, RequestView, RouteSpec, ValueTest};
+use origin::Served;
 
 pub use aggregate::{Aggregate, Compose, Part, PartBody};
+pub use api::Api;
 pub use config::ValueMatch;
 pub use mirror::Mirror;
 pub use reply::Canned;
@@ -61,6 +66,7 @@ pub struct Gateway {
     providers: Providers,
     zones: Zones,
     stores: Stores,
+    apis: Vec<Arc<Api>>,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
     /// What traces are made with, if they are.
@@ -79,6 +85,8 @@ pub struct Route {
     pub matches: Arc<str>,
     /// The pattern of its paths.
     pub pattern: Arc<str>,
+    /// The API that it belongs to.
+    pub api: Option<Arc<Api>>,
     /// Its policies.
     pub chain: Chain,
     /// Where its requests go.
@@ -119,6 +127,7 @@ impl Gateway {
         let providers = Providers::compile(root, meter, build);
         let mut zones = Zones::compile(root, meter, build);
         let stores = Stores::compile(root, meter, build);
+        let apis = Apis::compile(root, meter, build);
         check_bundles(root, build);
         let mut compiler = Routes {
             root,
@@ -127,22 +136,27 @@ impl Gateway {
             providers: &providers,
             zones: &zones,
             stores: &stores,
+            apis: &apis,
             used: HashSet::new(),
             names: HashMap::new(),
         };
         let mut routes = Vec::new();
         let mut specs = Vec::new();
         let (mut places, mut whens) = (Vec::new(), Vec::new());
-        let nodes = origin::routes(root);
-        for node in nodes {
-            if let Some((route, spec)) = build.within_node(node, |build| compiler.route(node, build)) {
+        for node in origin::routes(root) {
+            build.within_node(node, |build| api::check_route(root, node, build));
+        }
+        let served = origin::served(root);
+        for served in &served {
+            let node = served.0;
+            if let Some((route, spec)) = build.within_node(node, |build| compiler.route(served, build)) {
                 routes.push(Arc::new(route));
                 whens.push(spec.conditions.iter().any(|condition| matches!(condition, Condition::When { .. })));
                 specs.push(spec);
                 places.push(node.get("match").map_or(node.place, |node| node.place));
             }
         }
-        if nodes.is_empty() {
+        if served.is_empty() {
             build.error("", "there is no route, so nothing would be answered but 404").help("add a [[route]]");
         }
         let used = compiler.used;
@@ -157,6 +171,7 @@ impl Gateway {
         zones.retain(root, caches, build);
         stores.report_unused(build);
         providers.report_unused(root, build);
+        Apis::report_unused(root, build);
         let matcher = match Matcher::build(specs) {
             Ok(matcher) => Some(matcher),
             Err(conflicts) => {
@@ -179,6 +194,7 @@ impl Gateway {
             providers,
             zones,
             stores,
+            apis: apis.all().cloned().collect(),
             access_log: None,
             tracer: None,
             no_route: meter.no_route(),
@@ -189,6 +205,11 @@ impl Gateway {
     /// The route that takes a request.
     pub fn find(&self, request: &RequestView<'_>) -> Found {
         self.matcher.find(request)
+    }
+
+    /// The answer to a request that no route takes, if that is for the version of an API that it names.
+    pub fn no_version(&self, request: &RequestView<'_>) -> Option<Reply> {
+        self.apis.iter().find_map(|api| api.no_version(request))
     }
 
     /// A route by its position.
@@ -204,10 +225,20 @@ impl Gateway {
         fn routes(of: &Gateway) -> BTreeMap<&str, &[u64]> {
             of.routes.iter().map(|route| (&*route.name, &*route.made_of)).collect()
         }
+        // An API is what its table says, and its routes.
+        type Whole<'g> = (u64, Vec<(&'g str, &'g [u64])>);
+        fn apis(of: &Gateway) -> BTreeMap<&str, Whole<'_>> {
+            let routes = |api: &Arc<Api>| {
+                let its = of.routes.iter().filter(|route| route.api.as_ref().is_some_and(|own| own.name == api.name));
+                its.map(|route| (&*route.name, &*route.made_of)).collect()
+            };
+            of.apis.iter().map(|api| (&*api.name, (api.made_of, routes(api)))).collect()
+        }
         let mut changes = keep::changes("upstream", &pools(previous), &pools(self));
         changes.extend(self.providers.changes(&previous.providers));
         changes.extend(self.stores.changes(&previous.stores));
         changes.extend(self.zones.changes(&previous.zones));
+        changes.extend(keep::changes("api", &apis(previous), &apis(self)));
         changes.extend(keep::changes("route", &routes(previous), &routes(self)));
         changes
     }
@@ -275,7 +306,7 @@ fn compile_pools(root: &Node, meter: &Meter, build: &mut Build<'_>) -> Pools {
     pools
 }
 
-/// `[defaults]` and `[policy.NAME]` hold nothing but policies.
+/// `[defaults]` and `[policy.NAME]` hold nothing but policies and views.
 fn check_bundles(root: &Node, build: &mut Build<'_>) {
     let mut bundles: Vec<&Node> = root.get("defaults").into_iter().collect();
     for entry in root.get("policy").and_then(Node::table).into_iter().flat_map(Table::values) {
@@ -288,24 +319,30 @@ fn check_bundles(root: &Node, build: &mut Build<'_>) {
             }
         }
     }
+    api::check_own_views(root, build);
     for bundle in bundles {
         for (key, entry) in bundle.table().into_iter().flatten() {
-            check_key(key, entry, &[], build);
+            check_key(key, entry, &["view"], build);
         }
+        build.within_detached(bundle, |build| api::check_views(root, bundle, build, |_| None));
     }
 }
 
 /// A key that is neither a policy nor one of `others` is an error; gives whether it is fine.
 fn check_key(key: &str, entry: &Entry, others: &[&str], build: &mut Build<'_>) -> bool {
-    if policy::KEYS.contains(&key) || others.contains(&key) {
+    let is_of_api = policy::OF_API.contains(&key);
+    if (policy::KEYS.contains(&key) && !is_of_api) || others.contains(&key) {
         return true;
     }
     let at = Node { place: entry.key, value: Value::Boolean(true) };
     build.within_detached(&at, |build| {
-        if policy::RESERVED.contains(&key) || (!others.is_empty() && config::RESERVED.contains(&key)) {
+        if is_of_api {
+            build.error("", format!("`{key}` is for a whole API")).help("write it in [api.NAME]");
+        } else if policy::RESERVED.contains(&key) {
             build.error("", format!("`{key}` is not available in this version"));
         } else {
-            let known: Vec<&str> = policy::KEYS.iter().chain(others).copied().collect();
+            let known: Vec<&str> =
+                policy::KEYS.iter().filter(|key| !policy::OF_API.contains(key)).chain(others).copied().collect();
             build.error("", format!("`{key}` is not known here")).help(crate::build::suggestion("policy", key, &known));
         }
     });
@@ -336,12 +373,14 @@ struct Routes<'t> {
     providers: &'t Providers,
     zones: &'t Zones,
     stores: &'t Stores,
+    apis: &'t Apis,
     used: HashSet<String>,
     names: HashMap<String, Place>,
 }
 
 impl Routes<'_> {
-    fn route(&mut self, node: &Node, build: &mut Build<'_>) -> Option<(Route, RouteSpec)> {
+    fn route(&mut self, served: &Served<'_>, build: &mut Build<'_>) -> Option<(Route, RouteSpec)> {
+        let (node, server) = served;
         let Some(table) = node.table() else {
             build.error("", format!("a route is a table, found {}", node.value));
             return None;
@@ -356,11 +395,18 @@ impl Routes<'_> {
         }
         let own = Node { place: node.place, value: Value::Table(own) };
         let config: RouteConfig = build.within_detached(&own, |build| build.deserialize())?;
-        let spec = build.within("match", |build| route_spec(&config.matches, build));
-        let name = self.name(&config, node, build);
+        let unversioned = server.is_some_and(|server| server.unversioned);
+        let api = server.and_then(|server| self.apis.get(server.name));
+        // What is wrong with the route itself is reported as well.
+        whole &= api.is_some() == server.is_some();
+        let placed = api.map(|api| (&**api, unversioned));
+        let spec = build.within("match", |build| route_spec(&config.matches, placed, build));
+        let name = self.name(&config, served, build);
+        let base = api.and_then(|api| api.base(unversioned));
+        let version = api.and_then(|api| api.version(unversioned));
         let captures: Vec<Box<str>> =
             spec.as_ref().map(|spec| spec.path.names().map(Box::from).collect()).unwrap_or_default();
-        let layers = origin::layers(self.root, node);
+        let layers = origin::layers(self.root, served);
         let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
         let scope = Scope {
             captures: &captures,
@@ -373,6 +419,8 @@ impl Routes<'_> {
             providers: self.providers,
             zones: self.zones,
             stores: self.stores,
+            base: base.as_ref(),
+            version: version.as_ref(),
             authenticated: false,
             cached: false,
         };
@@ -384,7 +432,7 @@ impl Routes<'_> {
                 whole = false;
             }
         }
-        let layers: Vec<&Node> = layers.iter().map(|layer| layer.node).collect();
+        let layers: Vec<&Node> = layers.iter().map(|layer| &*layer.node).collect();
         // Without its path a route's captures are not known: its policies would be reported for nothing.
         let chain = spec.as_ref().and_then(|_| Chain::compile(&layers, &scope, self.meter, build));
         let destination = match node.get("aggregate") {
@@ -405,20 +453,31 @@ impl Routes<'_> {
         }
         let mirror = chain.as_ref().and_then(|chain| self.mirror(chain, &layers, build));
         let (spec, chain, destination) = (spec?, chain?, destination?);
-        let matches = if config.name.is_some() { config.matches.to_string().into() } else { name.clone() };
+        let matching = api.map_or_else(|| config.matches.clone(), |api| api.place(&config.matches, unversioned));
+        let matches: Arc<str> = matching.to_string().into();
         let made_of = layers.iter().map(|layer| build.fingerprint(layer, &["descriptors"]).short()).collect();
-        let pattern = config.matches.path.as_deref().unwrap_or("/**").into();
+        let pattern = matching.path.as_deref().unwrap_or("/**").into();
         let counts = self.meter.route(&name);
-        whole.then_some((Route { name, matches, pattern, chain, destination, mirror, counts, made_of }, spec))
+        whole.then_some((
+            Route { name, matches, pattern, api: api.cloned(), chain, destination, mirror, counts, made_of },
+            spec,
+        ))
     }
 
-    fn name(&mut self, config: &RouteConfig, node: &Node, build: &mut Build<'_>) -> Arc<str> {
-        let Some(name) = &config.name else { return config.matches.to_string().into() };
+    /// Begins with the API that the route belongs to.
+    fn name(&mut self, config: &RouteConfig, (node, server): &Served<'_>, build: &mut Build<'_>) -> Arc<str> {
+        let of_api = |name: &str| match server {
+            Some(server) => format!("{}/{name}", server.name),
+            None => name.to_owned(),
+        };
+        let Some(name) = &config.name else { return of_api(&config.matches.to_string()).into() };
         if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
             build.error("name", "the name of a route has 1 to 128 characters and no control characters");
         }
         let place = node.get("name").map_or(node.place, |name| name.place);
-        if let Some(first) = self.names.insert(name.clone(), place) {
+        let name = of_api(name);
+        let again = server.is_some_and(|server| server.unversioned);
+        if let Some(first) = self.names.insert(name.clone(), place).filter(|_| !again) {
             build.error("name", format!("two routes have the name `{name}`")).also(first, "the other route");
         }
         name.as_str().into()
@@ -506,10 +565,13 @@ fn check_grpc(chain: &Chain, destination: &Destination, layers: &[&Node], build:
     mistakes.count() == 0
 }
 
-fn route_spec(config: &MatchConfig, build: &mut Build<'_>) -> Option<RouteSpec> {
+/// What a route matches: where it is served for an API, with what that says; and for its default version also without the
+/// version in the path.
+fn route_spec(written: &MatchConfig, api: Option<(&Api, bool)>, build: &mut Build<'_>) -> Option<RouteSpec> {
     let before = build.errors();
-    let path = match PathPattern::parse(config.path.as_deref().unwrap_or("/**")) {
-        Ok(path) => Some(path),
+    let config = &api.map_or_else(|| written.clone(), |(api, unversioned)| api.place(written, unversioned));
+    let path = match PathPattern::parse(written.path.as_deref().unwrap_or("/**")) {
+        Ok(_) => PathPattern::parse(config.path.as_deref().unwrap_or("/**")).ok(),
         Err(error) => {
             build.error("path", error.to_string());
             None
@@ -563,7 +625,11 @@ fn route_spec(config: &MatchConfig, build: &mut Build<'_>) -> Option<RouteSpec> 
     if build.errors() > before {
         return None;
     }
-    Some(RouteSpec { hosts, path: path?, methods, conditions })
+    let mut spec = RouteSpec { hosts, path: path?, methods, conditions };
+    if let Some((api, _)) = api {
+        api.restrict(&mut spec, build);
+    }
+    (build.errors() == before).then_some(spec)
 }
 
 /// Compiles what a value must be; `None` after a mistake in it was reported.

@@ -3,7 +3,7 @@
 //! A policy is plain data compiled from its configuration, and the hooks of [`Policy`]. It sees headers and
 //! facts, never a socket, so its tests need none. To add one: a folder, a `mod` line and a row in the table.
 //!
-//! `[defaults]`, the bundles that `use` names and the route itself are merged key by key before a policy is
+//! `[defaults]`, the route's `[api.NAME]`, the bundles that `use` names and the route itself are merged key by key before a policy is
 //! compiled, the nearer winning; `false` switches a policy off.
 
 use std::borrow::Cow;
@@ -95,7 +95,7 @@ pub struct Scope<'r> {
     pub methods: &'r [String],
     /// The route's name.
     pub route: &'r str,
-    /// The names of the layers that its policies are merged from: `route`, `policy.NAME`, `defaults`.
+    /// The names of the layers that its policies are merged from: `route`, `policy.NAME`, `api.NAME`, `defaults`.
     pub layers: &'r [&'r str],
     /// Where the policy at hand is written: a bundle, the defaults, or the route itself. What is merged from several
     /// layers is the route's.
@@ -106,6 +106,10 @@ pub struct Scope<'r> {
     pub zones: &'r Zones,
     /// What is known together with other gateways, by name.
     pub stores: &'r Stores,
+    /// The base path of the API that the route belongs to, if it has one.
+    pub base: Option<&'r Base>,
+    /// The version of the API that the route belongs to, if it has one.
+    pub version: Option<&'r Version>,
     /// Whether the route has `auth`, so that whoever comes by it is known. [`Chain::compile`] finds it out.
     pub authenticated: bool,
     /// Whether the route has `cache`. [`Chain::compile`] finds it out.
@@ -207,6 +211,7 @@ macro_rules! policies {
 mod access;
 mod auth;
 mod authorize;
+mod base;
 mod by;
 mod cache;
 mod compress;
@@ -225,21 +230,25 @@ mod terms;
 mod timeout;
 mod transform;
 mod validate;
+pub mod version;
 mod when;
 
 #[cfg(fuzzing)]
 pub use auth::fuzz_token;
 pub use auth::{KeyHash, Providers};
+pub use base::Base;
 pub use cache::{Cache, Wanted};
 pub use compress::Compress;
 pub use json::{JsonTemplate, json};
 pub use mirror::Mirror as MirrorTerms;
 pub use terms::Terms;
+pub use version::Version;
 pub use when::When;
 
 // THE TABLE: key => step(policy), in the order in which they run.
 policies! {
     cors => Cors(cors::Cors),
+    version => Version(version::Version),
     access => Access(access::Access),
     auth => Auth(auth::Auth),
     authorize => Authorize(authorize::Authorize),
@@ -261,7 +270,9 @@ pub use cors::preflight;
 pub use rate_limit::{Decision, Gcra, OwnRate, Table};
 
 /// Keys that are promised and not there yet: they are refused, never ignored.
-pub const RESERVED: &[&str] = &["quota", "view"];
+pub const RESERVED: &[&str] = &["quota"];
+/// The keys that only the table of an API has.
+pub const OF_API: &[&str] = &["version"];
 
 /// The policies of one route, compiled.
 #[derive(Default)]
@@ -273,6 +284,8 @@ pub struct Chain {
     /// Where one of them compresses.
     compress: Option<usize>,
     terms: Terms,
+    /// What upstreams are not sent of the path.
+    base: Option<Base>,
     /// Fields that only the gateway may send to upstreams.
     stripped: Arc<[HeaderName]>,
 }
@@ -302,7 +315,8 @@ impl Chain {
         let compress = steps.iter().position(|(step, _)| matches!(step, Step::Compress(_)));
         let mut terms = Terms::default();
         steps.iter().for_each(|(step, _)| step.settle(&mut terms));
-        whole.then_some(Self { steps, answers_preflights, cache, compress, terms, stripped: scope.providers.headers() })
+        let (base, stripped) = (scope.base.cloned(), scope.providers.headers());
+        whole.then_some(Self { steps, answers_preflights, cache, compress, terms, base, stripped })
     }
 
     /// What holds for every exchange of the route.
@@ -357,6 +371,9 @@ impl Chain {
 
     /// Changes what is sent to the upstream.
     pub fn upstream(&self, head: &mut RequestHeader, request: &RequestHeader, facts: &Facts) -> Verdict {
+        if let Some(base) = &self.base {
+            base.take_off(head, !self.terms.sets_path);
+        }
         self.steps.iter().try_for_each(|(step, _)| step.upstream(head, request, facts))
     }
 

@@ -11,6 +11,8 @@ use crate::facts::Facts;
 pub struct Terms {
     /// Bytes that the body of a request may have.
     pub max_body: Option<u64>,
+    /// Whether the path that an upstream is sent is one of the route's own.
+    pub sets_path: bool,
     /// Whether the body of every request is held whole, and looked at before the upstream is asked.
     pub holds_body: bool,
     /// Whether the bodies of all answers are read, and so asked for without a content coding and whole.

@@ -100,6 +100,7 @@ impl When {
             headers: &headers,
             scheme: "https",
             client: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            listener: "",
         };
         match self.run(&plain, &Consumer::default()) {
             Ok(Value::Bool(_)) | Err(cel::ExecutionError::NoSuchKey(_)) => Ok(()),
@@ -237,6 +238,7 @@ mod tests {
             headers,
             scheme: "http",
             client: "192.0.2.1".parse().unwrap(),
+            listener: "",
         })
     }
 
@@ -293,6 +295,7 @@ mod tests {
             headers: &headers,
             scheme: "http",
             client: "192.0.2.1".parse().unwrap(),
+            listener: "",
         };
         let holds = |text: &str| When::with_caller(text).unwrap().matches_caller(&request, &caller);
         assert!(holds(r#"claims.tier == "gold" && claims.level >= 3 && "a" in claims.orgs && claims.deep.a"#));

@@ -77,12 +77,14 @@ pub(super) fn route(request: &mut RequestHeader, ctx: &mut Ctx) -> Verdict {
             facts.captures = captures;
             ctx.gateway.route(index)
         }
-        Found::MethodNotAllowed { allow } => {
-            return Err(Reply::method_not_allowed(format!("{} has no {}", request.uri.path(), request.method))
-                .allow(&allow.to_string()));
-        }
-        Found::NotFound => {
-            return Err(Reply::no_route(format!("no route takes {} {}", request.method, request.uri.path())));
+        none => {
+            let (method, path) = (view.method, view.path);
+            return Err(ctx.gateway.no_version(&view).unwrap_or_else(|| match none {
+                Found::MethodNotAllowed { allow } => {
+                    Reply::method_not_allowed(format!("{path} has no {method}")).allow(&allow.to_string())
+                }
+                _ => Reply::no_route(format!("no route takes {method} {path}")),
+            }));
         }
     };
     facts.route = Some(route.name.clone());

@@ -55,6 +55,9 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
     if let (Some(how), Some(cache)) = (facts.cache, ctx.route.as_ref().and_then(|route| route.chain.cache())) {
         cache.zone.store.counts().own().answered(how);
     }
+    if let Some(api) = ctx.route.as_ref().and_then(|route| route.api.as_ref()) {
+        api.uses.count(facts.consumer.as_ref().map(|consumer| &*consumer.name));
+    }
     if let Some(by) = facts.stopped_by {
         ctx.gateway.stopped.count(by);
     }
@@ -80,6 +83,7 @@ fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, (duration, ow
             _ => "HTTP/1.1",
         },
         status: carried.status.unwrap_or(499),
+        api: ctx.route.as_ref().and_then(|route| route.api.as_ref()).map_or("", |api| &api.name),
         route: facts.route.as_deref().unwrap_or(""),
         upstream: facts.upstream.as_deref().unwrap_or(""),
         server: facts.server.as_deref().unwrap_or(""),
@@ -126,6 +130,7 @@ fn trace(request: &RequestHeader, carried: &Carried, duration: Duration, ctx: &m
         user_agent: request.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(Box::from),
         path: request.uri.path().into(),
         client: facts.client,
+        api: ctx.route.as_ref().and_then(|route| route.api.as_ref()).map(|api| api.name.clone()),
         route: facts.route.clone(),
         pattern: ctx.route.as_ref().map(|route| route.pattern.clone()),
         upstream: facts.upstream.clone(),

@@ -16,9 +16,11 @@
 //! assert!(!metrics.render().contains("api.example.com"));
 //! ```
 //!
-//! A label takes values of the configuration, never of a request. What traffic is counted with is in [`traffic`] and
+//! A label takes values of the configuration, never of a request; save that APIs are counted by who asks, up to a number
+//! ([`apis`]). What traffic is counted with is in [`traffic`] and
 //! [`policies`].
 
+pub mod apis;
 mod cells;
 pub mod policies;
 mod process;
@@ -34,6 +36,7 @@ use parking_lot::Mutex;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use apis::ApiCounts;
 use cells::Group;
 use policies::{AuthCounts, PolicyCounts, WaitCounts};
 use traffic::{CacheCounts, ListenerCounts, RouteCounts, ServerCounts, StoreCounts};
@@ -69,6 +72,7 @@ pub struct Metrics {
     listeners: Family<Group<ListenerCounts>, 1>,
     caches: Family<Group<CacheCounts>, 1>,
     stores: Family<Group<StoreCounts>, 1>,
+    apis: Family<Group<ApiCounts>, 3>,
 }
 
 /// What is loaded, and what became of the last attempt to load it again.
@@ -152,7 +156,8 @@ impl Metrics {
             servers: Family::new(Group::new(series.clone())),
             listeners: Family::new(Group::new(series.clone())),
             caches: Family::new(Group::new(series.clone())),
-            stores: Family::new(Group::new(series)),
+            stores: Family::new(Group::new(series.clone())),
+            apis: Family::new(Group::new(series)),
             registry,
         }
     }
@@ -172,6 +177,7 @@ impl Metrics {
         self.listeners.vector().write(&mut text);
         self.caches.vector().write(&mut text);
         self.stores.vector().write(&mut text);
+        self.apis.vector().write(&mut text);
         self.refused.write(&mut text);
         process::write(&mut text);
         text

@@ -104,6 +104,8 @@ pub struct Span {
     pub path: Box<str>,
     /// Who asked.
     pub client: IpAddr,
+    /// The API that the route belongs to.
+    pub api: Option<Arc<str>>,
     /// The route's name.
     pub route: Option<Arc<str>>,
     /// The pattern of the route's paths.
@@ -310,6 +312,7 @@ impl Span {
         attributes.extend(self.port.map(|port| number("server.port", port.into())));
         attributes.extend(self.user_agent.as_deref().map(|agent| text("user_agent.original", agent)));
         attributes.extend(self.pattern.as_deref().map(|pattern| text("http.route", pattern)));
+        attributes.extend(self.api.as_deref().map(|api| text("portcullis.api", api)));
         attributes.extend(self.route.as_deref().map(|route| text("portcullis.route", route)));
         attributes.extend(self.status.map(|status| number("http.response.status_code", status.into())));
         if self.failed {
@@ -516,6 +519,7 @@ mod tests {
                 user_agent: None,
                 path: "/".into(),
                 client: [127, 0, 0, 1].into(),
+                api: None,
                 route: None,
                 pattern: None,
                 upstream: None,

@@ -2,6 +2,7 @@
 
 mod captures;
 mod cidr;
+mod date;
 mod failure;
 pub mod file;
 mod hex;
@@ -17,6 +18,7 @@ mod timespan;
 
 pub use captures::Captures;
 pub use cidr::{Cidr, Cidrs};
+pub use date::Date;
 pub use failure::{Failure, Failures};
 pub use hex::hex;
 pub use one_or_more::OneOrMore;

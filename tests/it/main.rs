@@ -14,6 +14,7 @@ mod acme;
 mod admin;
 mod adversity;
 mod aggregate;
+mod apis;
 mod architecture;
 mod auth;
 mod balancing;

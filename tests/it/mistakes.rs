@@ -6,6 +6,75 @@ const BASE: &str = "[listen.public]\naddress = \"127.0.0.1:0\"\n[upstream]\no = 
 
 /// The configuration behind [`BASE`], and what must be said of it.
 const MISTAKES: &[(&str, &[&str])] = &[
+    (
+        "[api.m]\n[[route]]\nmatch = \"/\"\napi = \"n\"\nupstream = \"o\"",
+        &["there is no api `n`", "did you mean `m`?", ":8:7"],
+    ),
+    ("[api.m]\n[[route]]\nmatch = \"/\"\napi = [\"m\", \"m\"]\nupstream = \"o\"", &["`m` is given twice", ":8:13"]),
+    ("[[route]]\nmatch = \"/\"\napi = []\nupstream = \"o\"", &["belongs to no api", "`api = false`"]),
+    ("[[route]]\nmatch = \"/\"\napi = [1]\nupstream = \"o\"", &["the name of an api in quotes", ":7:8"]),
+    ("[api]\nm = 1", &["an api is a table", "write [api.m]"]),
+    ("[api.m]\nlisten = \"publik\"", &["there is no listener `publik`", "did you mean `public`?"]),
+    ("[api.m]\nhosts = \"a:80\"", &["without its port", ":6:9"]),
+    ("[api.m]\nbase_path = \"/a/{b}\"", &["literal segments only", ":6:13"]),
+    ("[api.m]\nbase_pth = \"/a\"", &["did you mean `base_path`?"]),
+    ("[api.m]\nroutes = true", &["expected", ":6:10"]),
+    ("[api.m]\ntimeout = \"2\"\n[[route]]\nmatch = \"/\"\napi = \"m\"\nupstream = \"o\"", &["has no unit", ":6:11"]),
+    (
+        "[api.m]\nhosts = \"*.a.test\"\n[[route]]\nmatch = { path = \"/\", host = \"a.test\" }\napi = \"m\"\nupstream = \"o\"",
+        &["`a.test` is no host of the api `m`", "its hosts are `*.a.test`"],
+    ),
+    (
+        "[api.m]\n[api.n]\n[[route]]\nmatch = \"/x\"\napi = [\"m\", \"n\"]\nupstream = \"o\"",
+        &["two routes take GET /x, and neither is more specific"],
+    ),
+    (
+        "[api.m]\nlisten = [\"public\"]\n[api.n]\nlisten = [\"public\"]\n[[route]]\nmatch = \"/x\"\napi = [\"m\", \"n\"]\nupstream = \"o\"",
+        &["GET /x with the listener `public`"],
+    ),
+    ("[api.m]\n[defaults]\nview.n = {}", &["there is no api `n`", ":7:6"]),
+    ("[api.m]\n[defaults]\nview.m = 1", &["a view is a table", ":7:10"]),
+    ("[api.m]\nview.n = {}\n[api.n]", &["belongs into [api.n]", ":6:6"]),
+    (
+        "[api.m]\n[[route]]\nmatch = \"/\"\nupstream = \"o\"\nview.m = {}",
+        &["the route is not served for the api `m`", ":9:6"],
+    ),
+    ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nversion = \"v1\"", &["is for a whole API", "[api.NAME]"]),
+    ("[defaults]\nversion = \"v1\"", &["is for a whole API", ":6:1"]),
+    ("[api.m]\nversion = { by = \"path\" }", &["`name` is missing here"]),
+    ("[api.m]\nversion = \"a/b\"", &["cannot be the name of a version"]),
+    ("[api.m]\nversion = { name = \"v1\", by = { header = \"a b\" } }", &["not the name of a header field"]),
+    (
+        "[api.m]\nversion = { name = \"v1\", by = { media_type = \"application/vnd.a.v1+json\" } }",
+        &["where the name of a version stands", "application/vnd.a.{version}+json"],
+    ),
+    ("[api.m]\nversion = { name = \"v1\", sunset = \"2026-13-01\" }", &["is not a date", "2026-06-01", ":6:35"]),
+    (
+        "[api.m]\nversion = { name = \"v1\", deprecated = \"2026-02-01\", sunset = \"2026-01-01\" }",
+        &["`sunset` is before `deprecated`", ":6:62"],
+    ),
+    ("[api.m]\nversion = { name = \"v1\", after = \"gone\" }", &["without a `sunset`", ":6:34"]),
+    (
+        "[api.m]\nversion = { name = \"v1\", sunset = \"2026-01-01\", after = \"redirect\" }",
+        &["without a `successor` there is nowhere to lead to"],
+    ),
+    (
+        "[api.m]\nversion = { name = \"v1\", by = { header = \"X-V\" }, sunset = \"2026-01-01\", successor = \"v2\", after = \"redirect\" }",
+        &["lead in a circle", "after = \"gone\""],
+    ),
+    (
+        "[api.m]\nversion = { name = \"v1\", successor = \"v3\" }\n[api.n]\nversion = \"v2\"",
+        &["there is no other version `v3`", "did you mean `v2`?", ":6:38"],
+    ),
+    ("[api.m]\nversion = \"v1\"\n[api.n]\nversion = \"1\"", &["the versions `v1` and `1` have one name"]),
+    (
+        "[api.m]\nversion = { name = \"v1\", default = true }\n[api.n]\nversion = { name = \"v2\", default = true }",
+        &["two versions are the default"],
+    ),
+    (
+        "[api.m]\nversion = { name = \"v1\", by = \"path\" }\n[api.n]\nversion = { name = \"v2\", by = { query = \"v\" } }",
+        &["told apart in one way", ":8:31"],
+    ),
     ("[[route]]\nmatch = \"/\"\nupstream = \"oo\"", &["there is no upstream `oo`", "did you mean `o`?", ":7:12"]),
     ("[[route]]\nmatch = \"/\"", &["the route leads nowhere"]),
     ("[defaults]\nvalidate = { max_body = 10 }", &["expected a size with its unit", ":6:25"]),

@@ -7,7 +7,7 @@
 //! 2. **Path**: a pattern whose paths are all paths of the other wins: a literal segment before `{name:regex}`,
 //!    that before `{name}`, that before `**`. A `**` that stands for nothing counts for nothing.
 //! 3. **Methods**: fewer before more. A route for GET takes HEAD as well.
-//! 4. **Conditions** (header, query, `when`): a route with more than all conditions of the other.
+//! 4. **Conditions** (header, query, `when`; the listeners and the version of an API): a route with more than all conditions of the other.
 //!
 //! A route that lacks the request's method or whose conditions fail is passed over for the next. Two routes that
 //! one request can match with neither more specific are an error when the file is loaded.

@@ -7,6 +7,7 @@ use http::{HeaderName, Method};
 use regex::Regex;
 
 use super::RequestView;
+use crate::policy::version::Naming;
 use crate::types::path;
 
 /// A path as a route writes it: literal segments, `{name}`, `{name:regex}`, a last `**`.
@@ -44,6 +45,10 @@ pub enum Condition {
     Header(HeaderName, ValueTest),
     /// On a query parameter; several of one name: any of them.
     Query(Box<str>, ValueTest),
+    /// On the listener: any of these, by name.
+    Listener(Arc<[Box<str>]>),
+    /// On the version of an API that a request names: this one of them.
+    Version(Arc<Naming>, usize),
     /// An expression.
     When {
         /// As written.
@@ -170,6 +175,19 @@ fn split(text: &str) -> Result<Vec<&str>, String> {
 }
 
 impl HostPattern {
+    /// Whether every host of the other is one of this.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(all), Self::Exact(one)) => all == one,
+            (Self::Wildcard(all), Self::Exact(one) | Self::Wildcard(one)) => {
+                let within = one.strip_suffix(&**all);
+                within
+                    .is_some_and(|rest| rest.ends_with('.') || (rest.is_empty() && matches!(other, Self::Wildcard(_))))
+            }
+            (Self::Exact(_), Self::Wildcard(_)) => false,
+        }
+    }
+
     /// Parses a host.
     ///
     /// # Errors
@@ -290,6 +308,8 @@ impl Condition {
                 let query = form_urlencoded::parse(request.query.unwrap_or("").as_bytes());
                 test.matches(query.filter(|(key, _)| **key == **name).map(|(_, value)| value))
             }
+            Self::Listener(names) => names.iter().any(|name| **name == *request.listener),
+            Self::Version(naming, version) => naming.takes(*version, request),
             Self::When { test, .. } => test(request),
         }
     }
@@ -299,6 +319,8 @@ impl Condition {
         match (self, other) {
             (Self::Header(a, x), Self::Header(b, y)) => a == b && x.same(y),
             (Self::Query(a, x), Self::Query(b, y)) => a == b && x.same(y),
+            (Self::Listener(a), Self::Listener(b)) => a == b,
+            (Self::Version(a, x), Self::Version(b, y)) => Arc::ptr_eq(a, b) && x == y,
             (Self::When { text: a, .. }, Self::When { text: b, .. }) => a == b,
             _ => false,
         }
@@ -309,6 +331,8 @@ impl Condition {
         match (self, other) {
             (Self::Header(a, x), Self::Header(b, y)) => a == b && x.disjoint(y),
             (Self::Query(a, x), Self::Query(b, y)) => a == b && x.disjoint(y),
+            (Self::Listener(a), Self::Listener(b)) => !a.iter().any(|name| b.contains(name)),
+            (Self::Version(a, x), Self::Version(b, y)) => Arc::ptr_eq(a, b) && x != y,
             _ => false,
         }
     }
@@ -318,6 +342,11 @@ impl Condition {
         match self {
             Self::Header(name, test) => format!("the header {name} {}", test.example()),
             Self::Query(name, test) => format!("the parameter {name} {}", test.example()),
+            Self::Listener(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+                format!("the listener {}", names.join(" or "))
+            }
+            Self::Version(naming, version) => naming.example(*version),
             Self::When { text, .. } => format!("`{text}`"),
         }
     }

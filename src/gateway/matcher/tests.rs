@@ -19,7 +19,16 @@ fn find(matcher: &Matcher, method: &Method, path: &str) -> Found {
 }
 
 fn view<'r>(method: &'r Method, path: &'r str, headers: &'r HeaderMap) -> RequestView<'r> {
-    RequestView { method, host: "a", path, query: None, headers, scheme: "http", client: IpAddr::from([127, 0, 0, 1]) }
+    RequestView {
+        method,
+        host: "a",
+        path,
+        query: None,
+        headers,
+        scheme: "http",
+        client: IpAddr::from([127, 0, 0, 1]),
+        listener: "l",
+    }
 }
 
 /// Whether a pattern matches a path, by its definition.

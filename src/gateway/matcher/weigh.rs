@@ -151,7 +151,7 @@ impl Segment {
 }
 
 impl HostPattern {
-    fn matches(&self, host: &str) -> bool {
+    pub(in crate::gateway) fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => **name == *host,
             Self::Wildcard(name) => host.strip_suffix(&**name).is_some_and(|rest| rest.ends_with('.')),

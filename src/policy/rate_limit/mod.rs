@@ -9,8 +9,8 @@
 //! it a request is refused with a 429, or waits its turn for up to `delay`, the first first. A refusal is not charged,
 //! whichever of several limits it is by. What counts is a caller's key, see [`By`].
 //!
-//! A limit is where it is written: routes that take one from `[defaults]` or from a bundle share its counts, unless `by`
-//! has `"route"`. One that is put together from several tables is its route's own.
+//! A limit is where it is written: routes that take one from `[defaults]`, from a bundle or from `[api.NAME]` share its
+//! counts, unless `by` has `"route"`. One that is put together from several tables is its route's own.
 //!
 //! Counts are this process's: all its workers share them, reloads keep them as long as `rate`, `by` and `ipv6_prefix`
 //! are as they were, and another process begins anew. With a `store` they are those of all gateways that use it:

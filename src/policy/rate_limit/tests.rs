@@ -23,6 +23,8 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
         providers: &providers,
         zones: &zones,
         stores: &stores,
+        base: None,
+        version: None,
         authenticated: false,
         cached: false,
     };

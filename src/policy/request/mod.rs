@@ -86,6 +86,7 @@ impl Policy for Request {
     }
 
     fn settle(&self, terms: &mut Terms) {
+        terms.sets_path = self.path.is_some();
         terms.holds_body |= self.body.is_some();
     }
 
@@ -96,7 +97,7 @@ impl Policy for Request {
     fn upstream(&self, head: &mut RequestHeader, request: &RequestHeader, facts: &Facts) -> Verdict {
         let values = Values { request, facts };
         if self.path.is_some() || !self.set.is_empty() || !self.remove.is_empty() {
-            let target = self.target(request, &values)?;
+            let target = self.target(head, request, &values)?;
             let mut parts = head.uri.clone().into_parts();
             parts.path_and_query = target.parse().ok();
             match (parts.path_and_query.is_some(), Uri::from_parts(parts)) {
@@ -120,9 +121,10 @@ impl Policy for Request {
 }
 
 impl Request {
-    fn target(&self, request: &RequestHeader, values: &Values<'_>) -> Result<String, Reply> {
+    fn target(&self, head: &RequestHeader, request: &RequestHeader, values: &Values<'_>) -> Result<String, Reply> {
         let path = match &self.path {
-            None => request.uri.path().to_owned(),
+            // The base path of an API is not in it any more.
+            None => head.uri.path().to_owned(),
             Some(template) => {
                 let path = String::from_utf8(template.render_path(values)).unwrap_or_default();
                 // A value must not climb out of where the template puts it.

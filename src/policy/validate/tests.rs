@@ -23,6 +23,8 @@ fn compiled(toml: &str) -> Validate {
         authenticated: false,
         cached: false,
         parts: &[],
+        base: None,
+        version: None,
     };
     config::compile(config, &scope, &mut build).unwrap_or_else(|| panic!("{}", build.diagnostics()))
 }

@@ -29,6 +29,8 @@ pub struct Line<'a> {
     pub protocol: &'a str,
     /// The status of the answer; 499 when the client left before it.
     pub status: u16,
+    /// The API that the route belongs to.
+    pub api: &'a str,
     /// The route's name.
     pub route: &'a str,
     /// The upstream's name.
@@ -118,6 +120,7 @@ fields! {
     "path" => Path,
     "protocol" => Protocol,
     "status" => Status,
+    "api" => Api,
     "route" => Route,
     "upstream" => Upstream,
     "server" => Server,
@@ -231,6 +234,7 @@ impl Line<'_> {
             Field::Host => self.host,
             Field::Path => self.path,
             Field::Protocol => self.protocol,
+            Field::Api => self.api,
             Field::Route => self.route,
             Field::Upstream => self.upstream,
             Field::Server => self.server,

@@ -141,10 +141,15 @@ impl<T: Counts, const LABELS: usize> Family<Group<T>, LABELS> {
         labels: [&str; LABELS],
         other: [&str; LABELS],
     ) -> Series<Group<T>, LABELS> {
-        match self.is_held(labels) || self.vector().fits(most) {
+        match self.is_held(labels) || self.has_room(most) {
             true => self.series(labels),
             false => self.series(other),
         }
+    }
+
+    /// Whether one more block is within the budget.
+    pub(super) fn has_room(&self, most: usize) -> bool {
+        self.vector().fits(most)
     }
 }
 
