@@ -261,7 +261,8 @@ impl Encoder {
         out.extend(match self.0 {
             Outer::Gzip(mut encoder) => {
                 encoder.push(&[], DeflateFlush::Finish, out)?;
-                return Ok(encoder.give_back());
+                encoder.give_back();
+                return Ok(());
             }
             Outer::Brotli(encoder) => encoder.into_inner(),
             Outer::Zstd(encoder) => encoder.finish()?,
