@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
+use crate::body::xml::soap::Version;
 use crate::body::{Parts, Sends};
 use crate::deadline::Deadline;
 use crate::http01::Http01;
@@ -235,10 +236,21 @@ pub struct Facts {
     pub parts: Option<Arc<Parts>>,
     /// What the upstream is told of a body that is not the client's own.
     pub sends: Option<Box<Sends>>,
+    /// What the client calls by SOAP.
+    pub soap: Option<Called>,
     /// Whether the client speaks gRPC, and so wants errors as gRPC statuses.
     pub grpc: bool,
     /// Whether the response is known to be a stream of unknown length (WebSocket, events, gRPC).
     pub streaming: bool,
+}
+
+/// What a message of SOAP calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Called {
+    /// The version of the message.
+    pub version: Version,
+    /// Which of the route's operations it is.
+    pub operation: usize,
 }
 
 /// What one of a policy's limits has left.
@@ -371,6 +383,7 @@ impl Facts {
             cause: None,
             parts: None,
             sends: None,
+            soap: None,
             grpc: false,
             streaming: false,
         }
@@ -414,6 +427,7 @@ impl Facts {
             cause: self.cause.clone(),
             parts: self.parts.clone(),
             sends: self.sends.clone(),
+            soap: self.soap,
             ..Self::new(connection, self.client, self.id.clone())
         }
     }

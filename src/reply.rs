@@ -36,6 +36,8 @@ pub struct Problem {
     pub title: &'static str,
     /// This occurrence in words, for the client.
     pub detail: Cow<'static, str>,
+    /// More of it: members of the document beside those of RFC 9457.
+    pub members: Vec<(&'static str, serde_json::Value)>,
     /// The cause, for the operator's log.
     pub cause: Option<Cow<'static, str>>,
 }
@@ -54,6 +56,8 @@ macro_rules! problems {
 problems! {
     /// 400: the request cannot be understood, or can be understood in two ways.
     bad_request = BAD_REQUEST, "bad-request", "The request is malformed";
+    /// 400: a GraphQL document that is not let through.
+    graphql_refused = BAD_REQUEST, "graphql-refused", "The GraphQL request is refused";
     /// 401: nobody knows who asks.
     unauthorized = UNAUTHORIZED, "unauthorized", "The request needs a valid credential";
     /// 403: a policy does not allow it.
@@ -86,6 +90,10 @@ problems! {
     part_failed = BAD_GATEWAY, "part-failed", "A part of the answer failed";
     /// 502: the upstream's answer cannot be made what it is to be.
     bad_answer = BAD_GATEWAY, "answer-unusable", "The upstream's answer cannot be used";
+    /// 502, or what the fault means: the upstream's answer is a SOAP Fault.
+    soap_fault = BAD_GATEWAY, "soap-fault", "The upstream answered with a SOAP Fault";
+    /// 502, or what the errors mean: the upstream's answer has GraphQL errors.
+    graphql_errors = BAD_GATEWAY, "graphql-errors", "The upstream answered with GraphQL errors";
     /// 503: no server of the upstream can take the request.
     no_upstream = SERVICE_UNAVAILABLE, "no-upstream", "No server can take the request now";
     /// 503: as many requests are under way as may be.
@@ -158,6 +166,20 @@ impl Reply {
         self
     }
 
+    /// Adds a member to the document of a problem.
+    pub fn and(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        if let Some(problem) = &mut self.problem {
+            Arc::make_mut(problem).members.push((name, value.into()));
+        }
+        self
+    }
+
+    /// Gives the answer another status.
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
     /// Writes the document of a problem once, for an answer that many requests get: its clones share it.
     pub fn prepared(mut self) -> Self {
         if let Some(problem) = &self.problem {
@@ -220,7 +242,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
-            problem: Some(Arc::new(Problem { kind, title, detail, cause: None })),
+            problem: Some(Arc::new(Problem { kind, title, detail, members: Vec::new(), cause: None })),
             close: false,
         }
     }
@@ -235,11 +257,25 @@ impl Problem {
             title: &'static str,
             status: u16,
             detail: &'p str,
+            #[serde(flatten, serialize_with = "members")]
+            members: &'p [(&'static str, serde_json::Value)],
+        }
+        fn members<S: Serializer>(
+            members: &&[(&'static str, serde_json::Value)],
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(members.iter().map(|(name, value)| (name, value)))
         }
         fn urn<S: Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
             serializer.collect_str(&format_args!("urn:portcullis:problem:{kind}"))
         }
-        let document = Document { kind: self.kind, title: self.title, status: status.as_u16(), detail: &self.detail };
+        let document = Document {
+            kind: self.kind,
+            title: self.title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            members: &self.members,
+        };
         serde_json::to_vec(&document).unwrap_or_default()
     }
 }

@@ -310,7 +310,7 @@ fn problem(
     title: &'static str,
     detail: impl Into<std::borrow::Cow<'static, str>>,
 ) -> Reply {
-    let problem = Problem { kind, title, detail: detail.into(), cause: None };
+    let problem = Problem { kind, title, detail: detail.into(), members: Vec::new(), cause: None };
     Reply { problem: Some(Arc::new(problem)), ..Reply::new(status) }
 }
 

@@ -215,6 +215,7 @@ mod rate_limit;
 mod request;
 mod response;
 mod retry;
+mod soap;
 mod terms;
 mod timeout;
 mod transform;
@@ -246,6 +247,7 @@ policies! {
     timeout => Timeout(timeout::Timeout),
     retry => Retry(retry::Retry),
     response => Response(response::Response),
+    soap => Soap(soap::Soap),
     compress => Compress(compress::Compress),
 }
 

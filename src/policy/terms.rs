@@ -13,6 +13,8 @@ pub struct Terms {
     pub holds_body: bool,
     /// Whether the bodies of answers are read, and so asked for without a content coding and whole.
     pub reads_answers: bool,
+    /// Whether clients speak SOAP, and so want errors as Faults.
+    pub speaks_soap: bool,
     /// Bytes of an answer that are held at most, where it is read.
     pub most_answer: Option<u64>,
     /// How long things may take, in the place of what the upstream says.
