@@ -6,6 +6,7 @@
 mod answer;
 pub mod coding;
 pub mod form;
+pub mod graphql;
 pub mod grpc;
 mod held;
 pub mod jq;

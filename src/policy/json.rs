@@ -139,7 +139,7 @@ pub fn json(node: &Node) -> serde_json::Value {
 }
 
 /// Values outside of a URI, where captures have no percent-encoding.
-struct Decoded<'v, 'r>(&'v Values<'r>);
+pub(super) struct Decoded<'v, 'r>(pub &'v Values<'r>);
 
 impl Variables for Decoded<'_, '_> {
     fn write(&self, variable: &Variable, out: &mut Vec<u8>) {

@@ -209,6 +209,8 @@ mod compress;
 mod concurrency;
 mod cors;
 mod edits;
+mod graphql;
+mod graphql_guard;
 mod json;
 mod mirror;
 mod rate_limit;
@@ -248,6 +250,8 @@ policies! {
     retry => Retry(retry::Retry),
     response => Response(response::Response),
     soap => Soap(soap::Soap),
+    graphql => Graphql(graphql::Graphql),
+    graphql_guard => GraphqlGuard(graphql_guard::GraphqlGuard),
     compress => Compress(compress::Compress),
 }
 

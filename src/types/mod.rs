@@ -18,7 +18,7 @@ mod timespan;
 pub use captures::Captures;
 pub use cidr::{Cidr, Cidrs};
 pub use failure::{Failure, Failures};
-pub use hex::hex;
+pub use hex::{hex, unhex};
 pub use one_or_more::OneOrMore;
 pub use rate::Rate;
 pub use reserved::Reserved;

@@ -42,6 +42,7 @@ mod reload;
 mod resilience;
 mod routing;
 mod selftest;
+mod soap;
 mod split;
 mod stores;
 mod systemd;
