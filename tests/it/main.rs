@@ -23,6 +23,7 @@ mod cors;
 mod direct;
 mod docs;
 mod forward_auth;
+mod graphql;
 mod headers;
 mod hostile;
 mod http2;

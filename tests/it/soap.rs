@@ -86,7 +86,9 @@ fn namespaces_are_those_that_the_service_wants() {
          <t:who t:kind=\"x\"><t:name>n</t:name></t:who></m:Place></soap:Body></soap:Envelope>"
     );
     assert!(seen.text().ends_with(&sent), "{}", seen.text());
-    for refused in [r#"{"a":1}},"x":{"y":{"b":1}"#, "[1]", "7", r#"{"a b": 1}"#, r#"{"u:a": 1}"#, r#"{"a":1,"a":2}"#, "{"] {
+    for refused in
+        [r#"{"a":1}},"x":{"y":{"b":1}"#, "[1]", "7", r#"{"a b": 1}"#, r#"{"u:a": 1}"#, r#"{"a":1,"a":2}"#, "{"]
+    {
         post(refused).expect(400).problem("bad-request");
     }
     gw.post("/").header("Content-Type", "text/xml").body("<a/>").send().expect(415);
@@ -125,14 +127,20 @@ fn faults_are_problems() {
     assert_eq!(problem["fault"]["Missing"]["field"], "id");
     assert_eq!(gw.get("/server").send().expect(502).json()["code"], "Server");
     let sender = gw.get("/sender").send().expect(410).json();
-    assert_eq!((&sender["code"], &sender["subcode"], &sender["detail"]), (&"Sender".into(), &"Gone".into(), &"gone".into()));
+    assert_eq!(
+        (&sender["code"], &sender["subcode"], &sender["detail"]),
+        (&"Sender".into(), &"Gone".into(), &"gone".into())
+    );
     assert_eq!(gw.get("/html").send().expect(503).text(), "<p>");
     assert_eq!(gw.get("/oneway").send().expect(202).text(), "");
     for target in ["/doctype", "/text", "/other"] {
         gw.get(target).send().expect(502).problem("answer-unusable");
     }
     let line = gw.logged("why", |line| line["path"] == "/client");
-    assert_eq!((&line["stopped_by"], &line["cause"]), (&"soap-fault".into(), &"the upstream's Fault: Client.Id no <id>".into()));
+    assert_eq!(
+        (&line["stopped_by"], &line["cause"]),
+        (&"soap-fault".into(), &"the upstream's Fault: Client.Id no <id>".into())
+    );
 }
 
 const ORDERS: &str = r#"{ serve = { namespace = "urn:orders", understands = ["urn:known"], operations = {
@@ -145,9 +153,10 @@ const ORDERS: &str = r#"{ serve = { namespace = "urn:orders", understands = ["ur
 fn orders() -> Origin {
     let json = |status, text: &str| answer(status).header("Content-Type", "application/json").body(text);
     Origin::answering(move |seen| match (seen.method.as_str(), seen.target.as_str()) {
-        ("GET", "/orders/a%2Fb%20%C3%A4") => {
-            json(200, r#"{"id": "a/b ä", "note": {"@xmlns:i": "http://www.w3.org/2001/XMLSchema-instance", "@i:nil": "true"}, "line": [{"sku": "<x>", "count": 2}]}"#)
-        }
+        ("GET", "/orders/a%20b%20%C3%A4") => json(
+            200,
+            r#"{"id": "a b ä", "note": {"@xmlns:i": "http://www.w3.org/2001/XMLSchema-instance", "@i:nil": "true"}, "line": [{"sku": "<x>", "count": 2}]}"#,
+        ),
         ("GET", "/orders/7?lang=de") => json(200, r#"{"id": 7}"#),
         ("GET", "/orders/none") => answer(404)
             .header("Content-Type", "application/problem+json")
@@ -168,9 +177,17 @@ fn zeep_uses_a_service_of_json() {
     let url = format!("http://{}/soap", gw.address().tcp());
     assert_eq!(output(python("soap_client.py").arg(url)), "ok\n");
     let seen = origin.requests();
-    let placed: serde_json::Value = serde_json::from_slice(&seen.iter().find(|seen| seen.method == "POST").unwrap().body).unwrap();
-    assert_eq!(placed, serde_json::json!({ "customer": "Zoë & co", "express": true, "line": [{ "sku": "x", "count": 1 }] }));
-    assert!(seen.iter().filter(|seen| seen.method == "GET").all(|seen| seen.body.is_empty() && !seen.headers.has("content-type")));
+    let placed: serde_json::Value =
+        serde_json::from_slice(&seen.iter().find(|seen| seen.method == "POST").unwrap().body).unwrap();
+    assert_eq!(
+        placed,
+        serde_json::json!({ "customer": "Zoë & co", "express": true, "line": [{ "sku": "x", "count": 1 }] })
+    );
+    assert!(
+        seen.iter()
+            .filter(|seen| seen.method == "GET")
+            .all(|seen| seen.body.is_empty() && !seen.headers.has("content-type"))
+    );
     assert!(seen.iter().all(|seen| !seen.headers.has("soapaction")));
 }
 
@@ -179,11 +196,18 @@ fn messages_become_requests_and_answers_become_messages() {
     let origin = orders();
     let gw = route("/soap", &ORDERS.replace('\n', " "), &origin);
     let call = |body: &str| gw.post("/soap").header("Content-Type", "text/xml").body(body).send();
-    let get = |id: &str| call(&envelope(V11, &format!("<o:GetOrder xmlns:o='urn:orders'><id>{id}</id><lang>de</lang></o:GetOrder>")));
+    let get = |id: &str| {
+        call(&envelope(V11, &format!("<o:GetOrder xmlns:o='urn:orders'><id>{id}</id><lang>de</lang></o:GetOrder>")))
+    };
     let got = get("7").expect(200);
     assert_eq!(got.header("content-type"), "text/xml; charset=utf-8");
-    let message = |inside: &str| format!("<soap:Envelope xmlns:soap=\"{V11}\"><soap:Body>{inside}</soap:Body></soap:Envelope>");
-    assert!(got.text().ends_with(&message("<GetOrderResponse xmlns=\"urn:orders\"><id>7</id></GetOrderResponse>")), "{}", got.text());
+    let message =
+        |inside: &str| format!("<soap:Envelope xmlns:soap=\"{V11}\"><soap:Body>{inside}</soap:Body></soap:Envelope>");
+    assert!(
+        got.text().ends_with(&message("<GetOrderResponse xmlns=\"urn:orders\"><id>7</id></GetOrderResponse>")),
+        "{}",
+        got.text()
+    );
     assert_eq!(origin.only_request().header("accept"), "application/json");
     let list = call(&envelope(V11, "<List xmlns='urn:orders'/>")).expect(200);
     let expected = "<Orders xmlns=\"urn:orders\"><order><id>1</id></order><order><id>2</id></order></Orders>";
@@ -202,7 +226,9 @@ fn what_goes_wrong_is_a_fault() {
     let origin = orders();
     let gw = route("/soap", &ORDERS.replace('\n', " "), &origin);
     let call = |media: &str, body: &str| gw.post("/soap").header("Content-Type", media).body(body).send();
-    let get = |namespace: &str, id: &str| envelope(namespace, &format!("<GetOrder xmlns='urn:orders'><id>{id}</id></GetOrder>"));
+    let get = |namespace: &str, id: &str| {
+        envelope(namespace, &format!("<GetOrder xmlns='urn:orders'><id>{id}</id></GetOrder>"))
+    };
     let (v11, v12) = ("text/xml", "application/soap+xml");
     let none = call(v12, &get(V12, "none")).expect(400);
     assert_eq!(none.header("content-type"), "application/soap+xml; charset=utf-8");
@@ -234,7 +260,9 @@ fn what_goes_wrong_is_a_fault() {
     };
     assert!(header("<a xmlns='urn:x' e:mustUnderstand='1'/>").contains("soap:MustUnderstand"));
     assert!(header("<a xmlns='urn:x' e:mustUnderstand='1' e:actor='urn:somebody'/>").contains("GetOrderResponse"));
-    assert!(header("<a xmlns='urn:known' e:mustUnderstand='1'/><b e:mustUnderstand='0'/>").contains("GetOrderResponse"));
+    assert!(
+        header("<a xmlns='urn:known' e:mustUnderstand='1'/><b e:mustUnderstand='0'/>").contains("GetOrderResponse")
+    );
     let got = gw.get("/soap").send().expect(405);
     assert!(got.header("allow") == "POST" && got.text().contains("faultstring"), "{}", got.text());
 }
@@ -273,7 +301,10 @@ fn mistakes_are_told() {
         (r#"{ call = { operation = "a", namespace = "x", action = "a\"b" } }"#, "without quotes"),
         (r#"{ serve = { namespace = "x", operations = {} } }"#, "there are no operations"),
         (r#"{ serve = { namespace = "x", operations = { A = { path = "a" } } } }"#, "a path begins with `/`"),
-        (r#"{ serve = { namespace = "x", operations = { A = { path = "/", method = "BREW" } } } }"#, "`BREW` is not a method"),
+        (
+            r#"{ serve = { namespace = "x", operations = { A = { path = "/", method = "BREW" } } } }"#,
+            "`BREW` is not a method",
+        ),
         (r#"{ serve = { namespace = "x", operations = { A = { path = "/{body.id" } } } }"#, "without a `}`"),
     ] {
         let said = wrong(soap);

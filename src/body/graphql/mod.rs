@@ -140,8 +140,7 @@ impl Document {
             };
             return Err(Wrong::new(error.index(), what));
         }
-        let mut document =
-            Self { operations: Vec::new(), fragments: HashMap::new(), aliases: 0, directives: 0 };
+        let mut document = Self { operations: Vec::new(), fragments: HashMap::new(), aliases: 0, directives: 0 };
         for definition in tree.document().definitions() {
             document.define(definition)?;
         }
@@ -181,7 +180,8 @@ impl Document {
                 }
                 self.count(operation.directives());
                 let mut variables = Vec::new();
-                for variable in operation.variable_definitions().into_iter().flat_map(|all| all.variable_definitions()) {
+                for variable in operation.variable_definitions().into_iter().flat_map(|all| all.variable_definitions())
+                {
                     self.count(variable.directives());
                     variables.push(self::variable(&variable)?);
                 }

@@ -35,7 +35,8 @@ fn a_document_is_weighed() {
 
 #[test]
 fn what_goes_too_far_is_refused_in_bounded_time() {
-    let refused = |text: &str| weigh(text, &Limits { max_depth: Some(3), max_cost: Some(100), ..limits() }).unwrap_err();
+    let refused =
+        |text: &str| weigh(text, &Limits { max_depth: Some(3), max_cost: Some(100), ..limits() }).unwrap_err();
     assert_eq!(refused("{ a { b { c { d } } } }").what, "the document is 4 fields deep, 3 are allowed");
     assert_eq!(refused("{ a(first: 51) { b } }").what, "the document costs 102, 100 is allowed");
     assert_eq!(refused("{ a: x b: x c: x d: x }").what, "the document has 4 aliases, 3 are allowed");
@@ -50,7 +51,8 @@ fn what_goes_too_far_is_refused_in_bounded_time() {
     assert!(refused(&format!("{{ ...F0 }} {doubling} fragment F60 on Q {{ a }}")).what.contains("costs"));
     let chain: String = (0..2000).map(|i| format!("fragment F{i} on Q {{...F{}}}", i + 1)).collect();
     assert!(refused(&format!("{{ ...F0 }} {chain} fragment F2000 on Q {{ a }}")).what.contains("deep in each other"));
-    for (open, close) in [("{a", "}"), ("{a(b:[", "])}"), ("{a(b:{c:", "})}"), ("query($a:[", "]){a}"), ("{...{", "}}")] {
+    for (open, close) in [("{a", "}"), ("{a(b:[", "])}"), ("{a(b:{c:", "})}"), ("query($a:[", "]){a}"), ("{...{", "}}")]
+    {
         for text in [open.repeat(50_000), format!("{}{}", open.repeat(5000), close.repeat(5000))] {
             assert!(Document::read(&text).is_err(), "{open}");
         }
@@ -90,7 +92,10 @@ fn requests_can_be_understood_in_one_way_only() {
         let (asks, batched) = batch.asks().map_err(|wrong| wrong.to_string())?;
         Ok::<_, String>((asks.len(), batched, asks[0].query.as_deref().map(str::to_owned), asks[0].hash()))
     };
-    assert_eq!(asks(r#"{"query": "{a\n}", "variables": null, "id": 7}"#).unwrap(), (1, false, Some("{a\n}".into()), None));
+    assert_eq!(
+        asks(r#"{"query": "{a\n}", "variables": null, "id": 7}"#).unwrap(),
+        (1, false, Some("{a\n}".into()), None)
+    );
     assert_eq!(asks(r#"[{"query": "{a}"}, {"query": "{b}"}]"#).unwrap().0, 2);
     let hash = asks(r#"{"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "abc"}}}"#).unwrap();
     assert_eq!(hash.3.as_deref(), Some("abc"));

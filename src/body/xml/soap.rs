@@ -213,13 +213,15 @@ impl<'a> Envelope<'a> {
         };
         let code = |element: u32| local(&text(element)).to_owned();
         let (detail, code, subcode, reason) = match self.version {
-            Version::V11 => {
-                (inner(fault, "detail"), inner(fault, "faultcode").map(code), None, inner(fault, "faultstring").map(text))
-            }
+            Version::V11 => (
+                inner(fault, "detail"),
+                inner(fault, "faultcode").map(code),
+                None,
+                inner(fault, "faultstring").map(text),
+            ),
             Version::V12 => {
                 let top = inner(fault, "Code");
-                let innermost =
-                    std::iter::successors(top, |outer| inner(*outer, "Subcode")).skip(1).last();
+                let innermost = std::iter::successors(top, |outer| inner(*outer, "Subcode")).skip(1).last();
                 (
                     inner(fault, "Detail"),
                     top.and_then(|top| inner(top, "Value")).map(code),

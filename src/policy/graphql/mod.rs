@@ -176,12 +176,7 @@ impl Policy for Graphql {
         Ok(())
     }
 
-    fn shaper(
-        &self,
-        head: &ResponseHeader,
-        _: &RequestHeader,
-        _: &Facts,
-    ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+    fn shaper(&self, head: &ResponseHeader, _: &RequestHeader, _: &Facts) -> Result<Option<Box<dyn Shaper>>, Reply> {
         let json = head.headers.get(CONTENT_TYPE).is_some_and(|media| is_json(media.as_bytes()));
         match (json, head.status.is_success()) {
             (true, _) => Ok(Some(Box::new(Answer { answers: self.answers.clone(), status: head.status }))),
@@ -340,7 +335,8 @@ impl Answers {
             }
             Value::Object(told)
         });
-        let message = errors.iter().find_map(|error| error.get("message")?.as_str()).unwrap_or("the server does not say why");
+        let message =
+            errors.iter().find_map(|error| error.get("message")?.as_str()).unwrap_or("the server does not say why");
         Reply::graphql_errors(message.to_owned())
             .with_status(status)
             .and("errors", told.collect::<Vec<_>>())

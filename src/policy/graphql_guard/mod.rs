@@ -114,7 +114,7 @@ impl Policy for GraphqlGuard {
         let in_query = Ask::of_query(request.uri.query().unwrap_or_default()).map_err(refused)?;
         match request.method {
             Method::OPTIONS => Ok(()),
-            Method::GET | Method::HEAD => {
+            Method::GET => {
                 if !held.is_empty() {
                     return Err(refused("a GET has no body"));
                 }
@@ -130,7 +130,7 @@ impl Policy for GraphqlGuard {
                 }
                 self.posted(held, request)
             }
-            _ => Err(Reply::method_not_allowed("GraphQL is asked by GET and POST").allow("GET, HEAD, POST")),
+            _ => Err(Reply::method_not_allowed("GraphQL is asked by GET and POST").allow("GET, POST")),
         }
     }
 }

@@ -182,9 +182,11 @@ impl Call {
         let content_type = head.headers.get(CONTENT_TYPE);
         let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::ACCEPTED);
         match content_type.is_some_and(|media| is_xml(media.as_bytes())) {
-            true => {
-                Ok(Some(Box::new(Answer { call: self.clone(), content_type: content_type.cloned(), status: head.status })))
-            }
+            true => Ok(Some(Box::new(Answer {
+                call: self.clone(),
+                content_type: content_type.cloned(),
+                status: head.status,
+            }))),
             false if bodiless || !head.status.is_success() => Ok(None),
             false => Err(refusal("it is not XML")),
         }
@@ -201,7 +203,8 @@ impl Call {
         if let Some(subcode) = fault.subcode {
             reply = reply.and("subcode", subcode);
         }
-        if let Some(detail) = fault.detail.and_then(|detail| serde_json::from_slice::<serde_json::Value>(&detail).ok()) {
+        if let Some(detail) = fault.detail.and_then(|detail| serde_json::from_slice::<serde_json::Value>(&detail).ok())
+        {
             reply = reply.and("fault", detail);
         }
         reply.because(cause)

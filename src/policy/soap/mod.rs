@@ -60,9 +60,7 @@ impl Policy for Soap {
 
     fn compile(config: Config, scope: &Scope<'_>, build: &mut Build<'_>) -> Option<Self> {
         let way = match (&config.call, &config.serve) {
-            (Some(call), None) => {
-                Way::Call(Arc::new(build.within("call", |build| Call::compile(call, scope, build))?))
-            }
+            (Some(call), None) => Way::Call(Arc::new(build.within("call", |build| Call::compile(call, scope, build))?)),
             (None, Some(serve)) => {
                 Way::Serve(Arc::new(build.within("serve", |build| Serve::compile(serve, scope, build))?))
             }
@@ -149,7 +147,12 @@ impl Mapping {
 }
 
 /// Checks names of elements and prefixes.
-fn check_names(element: Option<(&str, &str)>, prefix: Option<&str>, prefixes: &BTreeMap<String, String>, build: &mut Build<'_>) {
+fn check_names(
+    element: Option<(&str, &str)>,
+    prefix: Option<&str>,
+    prefixes: &BTreeMap<String, String>,
+    build: &mut Build<'_>,
+) {
     if let Some((key, name)) = element.filter(|(_, name)| !soap::is_name(name)) {
         build.error(key, format!("`{name}` is not a name of an element")).help("write it without its prefix");
     }

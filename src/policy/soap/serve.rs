@@ -150,9 +150,8 @@ impl Serve {
     /// What makes a message of the answer.
     pub fn shaper(self: &Arc<Self>, facts: &Facts) -> Option<Box<dyn Shaper>> {
         let Called { version, operation } = facts.soap?;
-        (operation < self.operations.len()).then(|| {
-            Box::new(Answer { serve: self.clone(), version, operation }) as Box<dyn Shaper>
-        })
+        (operation < self.operations.len())
+            .then(|| Box::new(Answer { serve: self.clone(), version, operation }) as Box<dyn Shaper>)
     }
 
     /// The operation that a message is for: by the element in its body, else by its action.
