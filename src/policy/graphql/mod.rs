@@ -361,7 +361,8 @@ impl Shaper for Answer {
             Err(error) => return Err(refusal(error.to_string())),
         };
         let data = said.data.map_or("null", RawValue::get);
-        if !said.errors.is_empty() && !(self.answers.partial && data != "null") {
+        let is_enough = said.errors.is_empty() || self.answers.partial && data != "null";
+        if !is_enough {
             return Err(self.answers.problem(&said.errors, self.status));
         }
         if said.data.is_none() {
