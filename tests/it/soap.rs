@@ -1,6 +1,6 @@
 //! SOAP on one side and JSON on the other.
 
-use crate::harness::{Answer, Gateway, Origin, answer, gateway, output, python};
+use crate::harness::{Answer, Gateway, H2Answer, H2Origin, Origin, answer, gateway, output, python};
 
 const V11: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 const V12: &str = "http://www.w3.org/2003/05/soap-envelope";
@@ -93,6 +93,22 @@ fn namespaces_are_those_that_the_service_wants() {
     }
     gw.post("/").header("Content-Type", "text/xml").body("<a/>").send().expect(415);
     assert_eq!(origin.requests().len(), 1);
+}
+
+/// A GET has a body on its way to a server that has no short way, and a method of its own beyond.
+#[test]
+fn services_that_are_reached_the_long_way_are_called_as_well() {
+    let origin = H2Origin::plain(|seen| H2Answer::new(200).header("content-type", "text/xml").body(seen.body.clone()));
+    let gw = gateway()
+        .config("[upstream.o]\nservers = [\"@o\"]\nprotocol = \"h2c\"\n[[route]]\nmatch = \"/{id}\"\nupstream = \"o\"")
+        .config("soap.call = { operation = \"Get\", namespace = \"urn:o\", body = { id = \"{path.id}\" } }")
+        .set("o", origin.address())
+        .start();
+    assert_eq!(gw.get("/7?a=b").send().expect(200).text(), r#"{"id":"7"}"#);
+    assert_eq!(gw.h2c().get("/8").send().expect(200).text(), r#"{"id":"8"}"#);
+    let seen = origin.requests();
+    assert_eq!((seen.len(), seen[0].method.as_str(), seen[0].target.as_str()), (2, "POST", "/7"));
+    assert_eq!(seen[0].header("soapaction"), "\"\"");
 }
 
 #[test]

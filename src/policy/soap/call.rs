@@ -9,8 +9,8 @@ use http::{Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde::Deserialize;
 
-use super::{Mapping, check_names, limit, read, text};
-use crate::body::xml::soap::{Fault, Version, Wrapping, Wrong};
+use super::{Mapping, check_names, limit, text};
+use crate::body::xml::soap::{Envelope, Fault, Version, Wrapping, Wrong};
 use crate::body::xml::{Namespaces, Xml};
 use crate::body::{Held, Malformed, Sends, Shaper, is_xml, member, refusal, reshaped, without_nulls};
 use crate::build::Build;
@@ -222,7 +222,7 @@ impl Answer {
     fn json(&self, body: &[u8]) -> Result<Vec<u8>, Reply> {
         let malformed = |malformed: Malformed| refusal(malformed.to_string());
         let text = text(body, self.content_type.as_ref()).map_err(malformed)?;
-        let envelope = read(&text).map_err(|wrong| match wrong {
+        let envelope = Envelope::read(&text).map_err(|wrong| match wrong {
             Wrong::Malformed(wrong) => malformed(wrong),
             Wrong::Version => refusal("the envelope is of another version of SOAP"),
         })?;

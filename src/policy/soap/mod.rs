@@ -14,6 +14,7 @@
 mod call;
 mod serve;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,9 +25,9 @@ use serde::Deserialize;
 use self::call::{Call, CallConfig};
 use self::serve::{Serve, ServeConfig};
 use super::{Policy, Scope, Terms, Verdict};
-use crate::body::xml::soap::{self, Envelope, Wrong};
+use crate::body::xml::soap;
 use crate::body::xml::{Namespaces, Xml, XmlConfig};
-use crate::body::{Held, Malformed, Shaper};
+use crate::body::{Held, Malformed, Shaper, charset};
 use crate::build::Build;
 use crate::facts::Facts;
 use crate::reply::Reply;
@@ -172,13 +173,9 @@ fn check_names(
 }
 
 /// The text of a message, by what its content type says of it.
-fn text<'b>(body: &'b [u8], content_type: Option<&HeaderValue>) -> Result<std::borrow::Cow<'b, str>, Malformed> {
-    let charset = content_type.and_then(|media| crate::body::charset(media.to_str().ok()?));
+fn text<'b>(body: &'b [u8], content_type: Option<&HeaderValue>) -> Result<Cow<'b, str>, Malformed> {
+    let charset = content_type.and_then(|media| charset(media.to_str().ok()?));
     soap::text(body, charset)
-}
-
-fn read(text: &str) -> Result<Envelope<'_>, Wrong> {
-    Envelope::read(text)
 }
 
 /// How large the XML of so much JSON may be.

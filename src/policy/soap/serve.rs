@@ -11,7 +11,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Mapping, check_names, limit, read, text};
+use super::{Mapping, check_names, limit, text};
 use crate::body::xml::Xml;
 use crate::body::xml::soap::{self, Blame, Envelope, Version, Wrapping, Wrong};
 use crate::body::{Held, Malformed, Sends, Shaper, is_json, is_xml, refusal, reshaped};
@@ -109,7 +109,7 @@ impl Serve {
         let content = held.content()?;
         let text = text(&content, content_type.as_ref())?;
         let media = content_type.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
-        let envelope = match read(&text) {
+        let envelope = match Envelope::read(&text) {
             Ok(envelope) => envelope,
             Err(Wrong::Malformed(malformed)) => return Err(malformed.into()),
             Err(Wrong::Version) => {
