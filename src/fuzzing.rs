@@ -340,7 +340,9 @@ pub fn graphql(data: &[u8]) {
     use crate::body::graphql::{Batch, Document, Limits};
     let limits = Limits { max_aliases: 50, max_directives: 50, introspection: true, ..Limits::default() };
     let check = |text: &str| match Document::read(text) {
-        Ok(document) => drop(document.weigh(&limits, &[("n".into(), 7)].into())),
+        Ok(document) => {
+            let _ = document.operation(None).and_then(|one| document.weigh(one, &limits, &[("n".into(), 7)].into()));
+        }
         Err(wrong) => drop(wrong.location(text)),
     };
     if let Ok(text) = std::str::from_utf8(data) {

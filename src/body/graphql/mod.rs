@@ -9,7 +9,7 @@ mod tests;
 mod weigh;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use apollo_parser::Parser;
@@ -144,9 +144,13 @@ impl Document {
         for definition in tree.document().definitions() {
             document.define(definition)?;
         }
-        match document.operations.is_empty() {
-            true => Err(Wrong::whole("the document has no operation")),
-            false => Ok(document),
+        let names: HashSet<_> = document.operations.iter().map(|operation| operation.name.as_deref()).collect();
+        match names.len() {
+            0 => Err(Wrong::whole("the document has no operation")),
+            count if count < document.operations.len() => {
+                Err(Wrong::whole("two operations have the same name, or none"))
+            }
+            _ => Ok(document),
         }
     }
 
@@ -175,9 +179,6 @@ impl Document {
                     _ => Kind::Query,
                 };
                 let name = operation.name().map(|name| Box::from(name.text().as_str()));
-                if self.operations.iter().any(|other| other.name == name) {
-                    return Err(Wrong::new(at, "two operations have the same name, or none"));
-                }
                 self.count(operation.directives());
                 let mut variables = Vec::new();
                 for variable in operation.variable_definitions().into_iter().flat_map(|all| all.variable_definitions())

@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 
-use super::{Amount, Document, Selection, Wrong};
+use super::{Amount, Document, Operation, Selection, Wrong};
 
 /// What is let through.
 #[derive(Debug, Default)]
 pub struct Limits {
     /// Fields within each other.
     pub max_depth: Option<u32>,
-    /// The cost of all operations of a document, the dearest.
+    /// What the operation may cost.
     pub max_cost: Option<u64>,
     /// What a field of a name costs, where that is not 1.
     pub costs: HashMap<Box<str>, u64>,
@@ -31,17 +31,24 @@ pub struct Weight {
     pub depth: u32,
     /// What it costs.
     pub cost: u64,
+    /// Selections within each other, with fragments where they are spread.
+    levels: usize,
 }
 
 /// How many selections and fragments may be within each other, when fragments are put where they are spread.
 const LEVELS: usize = 200;
 
 impl Document {
-    /// Weighs the document, with the values of variables that are numbers.
+    /// Weighs one of the document's operations, with the values of variables that are numbers.
     ///
     /// # Errors
     /// It goes beyond a limit, or its fragments are spread in a circle or nowhere defined.
-    pub fn weigh(&self, limits: &Limits, variables: &HashMap<Box<str>, u64>) -> Result<Weight, Wrong> {
+    pub fn weigh(
+        &self,
+        operation: &Operation,
+        limits: &Limits,
+        variables: &HashMap<Box<str>, u64>,
+    ) -> Result<Weight, Wrong> {
         for (what, count, most) in
             [("aliases", self.aliases, limits.max_aliases), ("directives", self.directives, limits.max_directives)]
         {
@@ -49,21 +56,14 @@ impl Document {
                 return Err(Wrong::whole(format!("the document has {count} {what}, {most} are allowed")));
             }
         }
-        let mut weight = Weight::default();
-        for operation in &self.operations {
-            let defaults = operation.variables.iter().filter_map(|variable| Some((&*variable.name, variable.default?)));
-            let given = variables.iter().map(|(name, number)| (&**name, *number));
-            let mut scales = Scales {
-                document: self,
-                limits,
-                variables: defaults.chain(given).collect(),
-                fragments: HashMap::new(),
-            };
-            weight = weight.max(scales.selections(&operation.selections, 0)?);
-            // Those that are spread nowhere, too: the server may look at them.
-            for name in self.fragments.keys() {
-                scales.fragment(name, 0, 0)?;
-            }
+        let defaults = operation.variables.iter().filter_map(|variable| Some((&*variable.name, variable.default?)));
+        let given = variables.iter().map(|(name, number)| (&**name, *number));
+        let variables = defaults.chain(given).collect();
+        let mut scales = Scales { document: self, limits, variables, fragments: HashMap::new() };
+        let weight = scales.selections(&operation.selections, 0)?;
+        // Those that are spread nowhere, too: the server may look at them.
+        for (name, fragment) in &self.fragments {
+            scales.fragment(name, fragment.at, 0)?;
         }
         if let Some(most) = limits.max_depth.filter(|most| weight.depth > *most) {
             let what = format!("the document is {} fields deep, {most} are allowed", weight.depth);
@@ -73,12 +73,6 @@ impl Document {
             return Err(Wrong::whole(format!("the document costs {}, {most} is allowed", weight.cost)));
         }
         Ok(weight)
-    }
-}
-
-impl Weight {
-    fn max(self, other: Self) -> Self {
-        Self { depth: self.depth.max(other.depth), cost: self.cost.max(other.cost) }
     }
 }
 
@@ -93,7 +87,7 @@ struct Scales<'d> {
 impl<'d> Scales<'d> {
     fn selections(&mut self, selections: &'d [Selection], level: usize) -> Result<Weight, Wrong> {
         if level > LEVELS {
-            return Err(Wrong::whole(format!("selections and fragments lie more than {LEVELS} deep in each other")));
+            return Err(too_deep());
         }
         let mut all = Weight::default();
         for selection in selections {
@@ -108,12 +102,17 @@ impl<'d> Scales<'d> {
                     let usual = u64::from(&**name != "__typename");
                     let own = self.limits.costs.get(name).copied().unwrap_or(usual);
                     let times = self.times(amounts);
-                    Weight { depth: inner.depth + 1, cost: own.saturating_add(inner.cost).saturating_mul(times) }
+                    let cost = own.saturating_add(inner.cost).saturating_mul(times);
+                    Weight { depth: inner.depth + 1, cost, ..inner }
                 }
             };
-            all = Weight { depth: all.depth.max(weight.depth), cost: all.cost.saturating_add(weight.cost) };
+            all.depth = all.depth.max(weight.depth);
+            all.cost = all.cost.saturating_add(weight.cost);
+            all.levels = all.levels.max(weight.levels);
         }
-        Ok(all)
+        all.levels += 1;
+        // What was looked at before is not gone into again, and may be deep all the same.
+        if all.levels > LEVELS { Err(too_deep()) } else { Ok(all) }
     }
 
     fn fragment(&mut self, name: &'d str, at: usize, level: usize) -> Result<Weight, Wrong> {
@@ -144,4 +143,8 @@ impl<'d> Scales<'d> {
         });
         counts.max().unwrap_or(1)
     }
+}
+
+fn too_deep() -> Wrong {
+    Wrong::whole(format!("selections and fragments lie more than {LEVELS} deep in each other"))
 }

@@ -206,7 +206,7 @@ impl GraphqlGuard {
         if by_get && operation.kind != Kind::Query {
             return Err(refused("what a GET asks for is a query"));
         }
-        let weight = document.weigh(&self.limits, &ask.amounts()).map_err(told)?;
+        let weight = document.weigh(operation, &self.limits, &ask.amounts()).map_err(told)?;
         Ok((checked, weight.cost))
     }
 }

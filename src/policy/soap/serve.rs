@@ -68,6 +68,7 @@ struct Operation {
     action: Option<Box<str>>,
     method: Method,
     path: Template,
+    ends_in_slash: bool,
     query: Vec<(String, Template)>,
     body: Option<JsonTemplate>,
     xml: Xml,
@@ -236,6 +237,7 @@ impl Operation {
             action: config.action.as_deref().map(Box::from),
             method: method?,
             path: path?,
+            ends_in_slash: config.path.len() > 1 && config.path.ends_with('/'),
             query,
             body: body.flatten(),
             xml: xml?,
@@ -250,7 +252,8 @@ impl Operation {
         let rendered = self.path.render_path(values);
         let rendered = String::from_utf8_lossy(&rendered);
         // A value must not climb out of where the template puts it, nor leave nothing there.
-        if rendered[1..].split('/').any(|segment| matches!(segment, "" | "." | "..")) && rendered != "/" {
+        let checked = if self.ends_in_slash { &rendered[1..rendered.len() - 1] } else { &rendered[1..] };
+        if checked.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return (Err(Reply::bad_request("a value of the message makes no segment of a path")), body);
         }
         let mut target = match path::normalize(&rendered) {
