@@ -12,6 +12,7 @@ use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
 use crate::body::grpc::{Call, web};
+use crate::body::xml::soap::Version;
 use crate::body::{Parts, Sends};
 use crate::deadline::Deadline;
 use crate::http01::Http01;
@@ -236,6 +237,8 @@ pub struct Facts {
     pub parts: Option<Arc<Parts>>,
     /// What the upstream is told of a body that is not the client's own.
     pub sends: Option<Box<Sends>>,
+    /// What the client calls by SOAP.
+    pub soap: Option<Called>,
     /// Whether the client speaks gRPC or gRPC-Web, and so wants errors as gRPC statuses.
     pub grpc: bool,
     /// How it writes bodies, if it is gRPC-Web.
@@ -246,6 +249,15 @@ pub struct Facts {
     pub deadline: Option<Instant>,
     /// Whether the response is known to be a stream of unknown length (WebSocket, events, gRPC).
     pub streaming: bool,
+}
+
+/// What a message of SOAP calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Called {
+    /// The version of the message.
+    pub version: Version,
+    /// Which of the route's operations it is.
+    pub operation: usize,
 }
 
 /// What one of a policy's limits has left.
@@ -380,6 +392,7 @@ impl Facts {
             cause: None,
             parts: None,
             sends: None,
+            soap: None,
             grpc: false,
             grpc_web: None,
             call: None,
@@ -430,6 +443,7 @@ impl Facts {
             grpc_web: self.grpc_web,
             call: self.call.clone(),
             streaming: self.streaming,
+            soap: self.soap,
             ..Self::new(connection, self.client, self.id.clone())
         }
     }

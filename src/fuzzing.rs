@@ -335,3 +335,39 @@ pub fn jq_input(data: &[u8]) {
         }
     });
 }
+
+/// Whatever the document, it is weighed or refused, and so is whatever request carries it.
+pub fn graphql(data: &[u8]) {
+    use crate::body::graphql::{Batch, Document, Limits};
+    let limits = Limits { max_aliases: 50, max_directives: 50, introspection: true, ..Limits::default() };
+    let check = |text: &str| match Document::read(text) {
+        Ok(document) => {
+            let _ = document.operation(None).and_then(|one| document.weigh(one, &limits, &[("n".into(), 7)].into()));
+        }
+        Err(wrong) => drop(wrong.location(text)),
+    };
+    if let Ok(text) = std::str::from_utf8(data) {
+        check(text);
+    }
+    if let Ok(batch) = Batch::read(data)
+        && let Ok((asks, _)) = batch.asks()
+    {
+        for ask in asks {
+            ask.query.iter().for_each(|query| check(query));
+            let _ = (ask.amounts(), ask.hash());
+        }
+    }
+}
+
+/// Whatever the message, it is read or refused; what is in one can be put into another.
+pub fn soap(data: &[u8]) {
+    use crate::body::xml::XmlConfig;
+    use crate::body::xml::soap::{Envelope, Version, Wrapping, text};
+    let xml = XmlConfig::default().compile().expect("this is a configuration");
+    let Ok(text) = text(data, None) else { return };
+    let Ok(envelope) = Envelope::read(&text) else { return };
+    let _ = (envelope.fault(), envelope.not_understood(&[]));
+    if let Ok(json) = envelope.json(&xml) {
+        let _ = Wrapping::new(Version::V12, "a", "urn:a", None, []).write(None, &json, 1 << 20);
+    }
+}

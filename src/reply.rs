@@ -83,6 +83,8 @@ problems! {
     bad_request = BAD_REQUEST, "bad-request", "The request is malformed";
     /// 400: parameters or the body are not as the route wants them.
     invalid_request = BAD_REQUEST, "invalid-request", "The request is not as it must be";
+    /// 400: a GraphQL document that is not let through.
+    graphql_refused = BAD_REQUEST, "graphql-refused", "The GraphQL request is refused";
     /// 401: nobody knows who asks.
     unauthorized = UNAUTHORIZED, "unauthorized", "The request needs a valid credential";
     /// 403: a policy does not allow it.
@@ -121,6 +123,10 @@ problems! {
     call_failed = BAD_GATEWAY, "grpc-status", "The call failed";
     /// 502: the upstream's answer cannot be made what it is to be.
     bad_answer = BAD_GATEWAY, "answer-unusable", "The upstream's answer cannot be used";
+    /// 502, or what the fault means: the upstream's answer is a SOAP Fault.
+    soap_fault = BAD_GATEWAY, "soap-fault", "The upstream answered with a SOAP Fault";
+    /// 502, or what the errors mean: the upstream's answer has GraphQL errors.
+    graphql_errors = BAD_GATEWAY, "graphql-errors", "The upstream answered with GraphQL errors";
     /// 503: no server of the upstream can take the request.
     no_upstream = SERVICE_UNAVAILABLE, "no-upstream", "No server can take the request now";
     /// 503: as many requests are under way as may be.
@@ -198,6 +204,20 @@ impl Reply {
         if let Some(problem) = &mut self.problem {
             Arc::make_mut(problem).members.extend(members);
         }
+        self
+    }
+
+    /// Adds a member to the document of a problem.
+    pub fn and(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        if let Some(problem) = &mut self.problem {
+            Arc::make_mut(problem).members.insert(name.to_owned(), value.into());
+        }
+        self
+    }
+
+    /// Gives the answer another status.
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
         self
     }
 

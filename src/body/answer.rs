@@ -30,6 +30,11 @@ pub trait Shaper: Send {
         false
     }
 
+    /// Whether it makes a body where there is none.
+    fn fills(&self) -> bool {
+        false
+    }
+
     /// Changes the head to that of what it makes.
     fn head(&mut self, head: &mut ResponseHeader);
 
@@ -104,6 +109,11 @@ impl Shaping {
     /// Whether an answer goes on as it is.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Whether a body is made where there is none.
+    pub fn fills(&self) -> bool {
+        self.steps.iter().any(|step| step.fills())
     }
 
     /// Bytes that are held at most.

@@ -1,11 +1,15 @@
 //! The body of a request that is held whole, on its way to the upstream.
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+};
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderName, HeaderValue, Method};
 use pingora_http::RequestHeader;
 
-use super::{Malformed, coding};
+use super::tokens::Json;
+use super::{Malformed, coding, is_json};
 use crate::reply::Reply;
 
 /// A body that is held whole. Who only reads it leaves it as it came, coding and all.
@@ -16,14 +20,20 @@ pub struct Held {
     content: Option<Bytes>,
     coding: Option<HeaderValue>,
     content_type: Option<HeaderValue>,
+    method: Option<Method>,
+    target: Option<PathAndQuery>,
     changed: bool,
 }
 
 /// What the upstream is told of a body that is not the client's.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Sends {
     /// What it is.
     pub content_type: Option<HeaderValue>,
+    /// The method, where it is not the client's.
+    pub method: Option<Method>,
+    /// The path with its query, where it is not the client's. Policies may change it further.
+    pub target: Option<PathAndQuery>,
 }
 
 impl Sends {
@@ -37,6 +47,20 @@ impl Sends {
             Some(content_type) => drop(head.insert_header(CONTENT_TYPE, content_type.clone())),
             None => drop(head.remove_header(&CONTENT_TYPE)),
         }
+        if let Some(method) = &self.method {
+            head.set_method(method.clone());
+            // They are about what the client asks for.
+            [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE]
+                .iter()
+                .for_each(|name| drop(head.remove_header(name)));
+        }
+        if let Some(target) = &self.target {
+            let mut parts = head.uri.clone().into_parts();
+            parts.path_and_query = Some(target.clone());
+            if let Ok(uri) = Uri::from_parts(parts) {
+                head.set_uri(uri);
+            }
+        }
     }
 }
 
@@ -49,6 +73,8 @@ impl Held {
             content: None,
             coding: request.headers.get(CONTENT_ENCODING).cloned(),
             content_type: request.headers.get(CONTENT_TYPE).cloned(),
+            method: None,
+            target: None,
             changed: false,
         }
     }
@@ -89,6 +115,22 @@ impl Held {
         Ok(content)
     }
 
+    /// Its content, which is to be JSON; `null` where there is none.
+    ///
+    /// # Errors
+    /// The answer, where it is something else, or as [`content`](Self::content).
+    pub fn json(&mut self) -> Result<Bytes, Reply> {
+        if self.content()?.is_empty() {
+            return Ok(Bytes::from_static(b"null"));
+        }
+        if !self.content_type.as_ref().is_some_and(|media| is_json(media.as_bytes())) {
+            return Err(Reply::unsupported_media_type("the body is to be application/json"));
+        }
+        let content = self.content()?;
+        Json::read(&content)?;
+        Ok(content)
+    }
+
     /// Puts another body in its place; `None` leaves what it is said to be.
     pub fn replace(&mut self, content: Bytes, content_type: Option<HeaderValue>) {
         self.content = Some(content);
@@ -99,10 +141,21 @@ impl Held {
         }
     }
 
+    /// Puts another body in its place, which goes elsewhere or is of another kind.
+    pub fn becomes(&mut self, content: Bytes, sends: Sends) {
+        self.content_type = None;
+        self.replace(content, sends.content_type);
+        self.method = sends.method;
+        self.target = sends.target;
+    }
+
     /// What is sent, and what the upstream is told of it where it is not what came.
     pub fn into_sent(self) -> (Bytes, Option<Box<Sends>>) {
         match (self.changed, self.content) {
-            (true, Some(content)) => (content, Some(Box::new(Sends { content_type: self.content_type }))),
+            (true, Some(content)) => {
+                let Self { content_type, method, target, .. } = self;
+                (content, Some(Box::new(Sends { content_type, method, target })))
+            }
             _ => (self.raw, None),
         }
     }

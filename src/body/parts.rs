@@ -3,9 +3,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 
 use bytes::Bytes;
+use serde::de::{self, Deserialize, Deserializer, MapAccess};
 use serde_json::value::RawValue;
+
+use super::tokens::write_string;
 
 /// What parts have answered, by their position: JSON texts.
 #[derive(Debug, Clone, Default)]
@@ -43,9 +47,54 @@ pub fn member<'t>(text: &'t str, path: &str) -> Option<&'t str> {
     Some(text)
 }
 
+/// A JSON object without its members that are `null`; another value as it is.
+pub fn without_nulls(json: &[u8]) -> Vec<u8> {
+    let Ok(Members(members)) = serde_json::from_slice(json) else { return json.to_vec() };
+    let mut out = b"{".to_vec();
+    for (name, value) in members.iter().filter(|(_, value)| value.get() != "null") {
+        out.extend_from_slice(if out.len() > 1 { b"," } else { b"" });
+        write_string(name, &mut out);
+        out.push(b':');
+        out.extend_from_slice(value.get().as_bytes());
+    }
+    out.push(b'}');
+    out
+}
+
+/// The members of an object, in their order.
+struct Members<'t>(Vec<(Cow<'t, str>, &'t RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nulls_are_left_out() {
+        assert_eq!(without_nulls(br#" { "z": 1.50, "n": null, "a\"": [null] } "#), br#"{"z":1.50,"a\"":[null]}"#);
+        assert_eq!((without_nulls(b"[null]"), without_nulls(br#"{"a":null}"#)), (b"[null]".to_vec(), b"{}".to_vec()));
+    }
 
     #[test]
     fn a_path_leads_to_a_member() {

@@ -7,8 +7,13 @@
 //! A text that is nothing but a part of an aggregate (`"{user.account}"`) becomes what the part says, of whatever type,
 //! and `null` where it says nothing; any other text stays a text, and what its variables say cannot get out of it.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::body::Parts;
 use crate::build::{Build, Node, Value};
-use crate::facts::Values;
+use crate::facts::{Facts, Values};
 use crate::types::template::{Names, Template, Variable, Variables};
 
 /// A JSON text with variables.
@@ -110,6 +115,14 @@ impl JsonTemplate {
     }
 }
 
+/// Renders templates in which the client's JSON is the only part.
+pub fn with_body<T>(json: Bytes, facts: &mut Facts, render: impl FnOnce(&Facts) -> T) -> T {
+    let before = facts.parts.replace(Arc::new(Parts(vec![Some(json)])));
+    let rendered = render(facts);
+    facts.parts = before;
+    rendered
+}
+
 /// What stands at a node, as JSON. Dates are texts.
 pub fn json(node: &Node) -> serde_json::Value {
     match &node.value {
@@ -126,7 +139,7 @@ pub fn json(node: &Node) -> serde_json::Value {
 }
 
 /// Values outside of a URI, where captures have no percent-encoding.
-struct Decoded<'v, 'r>(&'v Values<'r>);
+pub(super) struct Decoded<'v, 'r>(pub &'v Values<'r>);
 
 impl Variables for Decoded<'_, '_> {
     fn write(&self, variable: &Variable, out: &mut Vec<u8>) {

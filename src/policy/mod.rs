@@ -218,6 +218,8 @@ mod compress;
 mod concurrency;
 mod cors;
 mod edits;
+mod graphql;
+mod graphql_guard;
 mod grpc_json;
 mod grpc_web;
 mod json;
@@ -226,6 +228,7 @@ mod rate_limit;
 mod request;
 mod response;
 mod retry;
+mod soap;
 mod terms;
 mod timeout;
 mod transform;
@@ -263,6 +266,9 @@ policies! {
     response => Response(response::Response),
     grpc_json => GrpcJson(grpc_json::GrpcJson),
     grpc_web => GrpcWeb(grpc_web::GrpcWeb),
+    soap => Soap(soap::Soap),
+    graphql => Graphql(graphql::Graphql),
+    graphql_guard => GraphqlGuard(graphql_guard::GraphqlGuard),
     compress => Compress(compress::Compress),
 }
 

@@ -21,6 +21,8 @@ pub struct Terms {
     pub grpc_json: bool,
     /// Whether requests in gRPC-Web become gRPC.
     pub grpc_web: bool,
+    /// Whether clients speak SOAP, and so want errors as Faults.
+    pub speaks_soap: bool,
     /// Bytes of an answer that are held at most, where it is read.
     pub most_answer: Option<u64>,
     /// How long things may take, in the place of what the upstream says.

@@ -27,7 +27,7 @@ use crate::body::form::{Form, FormConfig};
 use crate::body::jq::{self, Bounds, Program};
 use crate::body::json::{self, Editor, Edits, EditsConfig};
 use crate::body::xml::{Xml, XmlConfig};
-use crate::body::{self, Filter, Held, Malformed, Shaper, refusal, reshaped};
+use crate::body::{self, Filter, Held, Malformed, Shaper, charset, is_json, is_xml, refusal, reshaped};
 use crate::build::{Build, Node};
 use crate::facts::{Facts, Values};
 use crate::reply::Reply;
@@ -318,25 +318,15 @@ impl Kind {
 
     /// Whether a `Content-Type` says that a body is of this kind.
     fn is(self, content_type: &[u8]) -> bool {
-        let media = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let suffix = |suffix: &[u8]| {
-            let start = media.len().saturating_sub(suffix.len());
-            media.contains(&b'/') && media[start..].eq_ignore_ascii_case(suffix)
-        };
-        media.eq_ignore_ascii_case(self.media().as_bytes())
-            || match self {
-                Self::Json => suffix(b"+json"),
-                Self::Xml => media.eq_ignore_ascii_case(b"text/xml") || suffix(b"+xml"),
-                Self::Form | Self::Multipart => false,
+        match self {
+            Self::Json => is_json(content_type),
+            Self::Xml => is_xml(content_type),
+            Self::Form | Self::Multipart => {
+                let media = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+                media.eq_ignore_ascii_case(self.media().as_bytes())
             }
+        }
     }
-}
-
-/// The `charset` of a content type.
-fn charset(media: &str) -> Option<&str> {
-    let parameters = media.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
-    let (_, charset) = parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
-    Some(charset.trim().trim_matches('"'))
 }
 
 /// `"200"`, or `"4xx"` for all that begin so.

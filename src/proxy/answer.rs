@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Method, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::Ctx;
+use crate::body::xml::soap::{self, Blame, Version};
 use crate::facts::Facts;
 use crate::reply::Reply;
 
@@ -21,7 +22,7 @@ pub(super) const DRAIN: Duration = Duration::from_millis(100);
 /// Makes an answer of the gateway's own. The policies that saw the request see it too.
 pub(super) fn render(reply: &Reply, request: &RequestHeader, ctx: &mut Ctx) -> (ResponseHeader, Bytes) {
     let grpc = ctx.facts.as_ref().is_some_and(|facts| facts.grpc);
-    let (mut head, body) = reply.render(grpc);
+    let (mut head, body) = fault(reply, request, ctx).unwrap_or_else(|| reply.render(grpc));
     let is_web = ctx.facts.as_ref().is_some_and(|facts| facts.grpc_web.is_some());
     if let Some(content_type) = request.headers.get(CONTENT_TYPE).filter(|_| is_web && reply.problem.is_some()) {
         let _ = head.insert_header(CONTENT_TYPE, content_type.clone());
@@ -34,6 +35,23 @@ pub(super) fn render(reply: &Reply, request: &RequestHeader, ctx: &mut Ctx) -> (
         facts.cause = facts.cause.take().or_else(|| problem.cause.clone());
     }
     (head, body)
+}
+
+/// A problem as a SOAP Fault, for clients that speak SOAP.
+fn fault(reply: &Reply, request: &RequestHeader, ctx: &Ctx) -> Option<(ResponseHeader, Bytes)> {
+    let problem = reply.problem.as_ref().filter(|_| ctx.terms().is_some_and(|terms| terms.speaks_soap))?;
+    let called = ctx.facts.as_ref().and_then(|facts| facts.soap);
+    let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let version = called.map_or_else(|| Version::of(content_type), |called| called.version);
+    let blame = if reply.status.is_server_error() { Blame::Receiver } else { Blame::Sender };
+    let mut told = Reply { problem: None, ..reply.clone() }.with(CONTENT_TYPE, version.content_type());
+    told.headers.push((CACHE_CONTROL, HeaderValue::from_static("no-store")));
+    told.body = soap::fault(version, blame, &problem.detail, None).into();
+    if version == Version::V11 && told.status == StatusCode::BAD_REQUEST {
+        // SOAP 1.1, section 6.2.
+        told.status = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    Some(told.render(false))
 }
 
 /// Sends an answer of the gateway's own.

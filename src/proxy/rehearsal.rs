@@ -15,6 +15,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::forwarded::X_REQUEST_ID;
 use super::{Ctx, admit, answer, forward, mirror};
+use crate::body::{HELD, Held};
 use crate::facts::{Connection, Facts, RequestView, lower_host};
 use crate::gateway::{Destination, Gateway, Mirror, Route};
 use crate::http1::{Framing, write_request};
@@ -152,9 +153,23 @@ async fn through(request: &mut RequestHeader, body: Framing, ctx: &mut Ctx) -> R
         return Ok(End::Parts(aggregate.parts.iter().map(|part| part.name.clone()).collect()));
     }
     let pool = forward::pool(ctx).ok_or_else(|| Reply::internal("the route has no upstream"))?;
+    let mut framing = body;
+    if let (Some(facts), Some(route)) = (&mut ctx.facts, &ctx.route)
+        && route.chain.terms().holds_body
+        && body == Framing::None
+    {
+        // Of a body that there is none of, all is known.
+        let mut held = Held::new(Bytes::new(), request, HELD);
+        route.chain.body(&mut held, request, facts)?;
+        let (sent, sends) = held.into_sent();
+        facts.sends = sends;
+        if !sent.is_empty() {
+            framing = Framing::Length(sent.len() as u64);
+        }
+    }
     let mut head = request.clone();
     forward::shape(request, &mut head, ctx)?;
     let mut written = Vec::new();
-    write_request(&head, body, &mut written);
+    write_request(&head, framing, &mut written);
     Ok(End::Upstream { pool, head: written })
 }

@@ -20,7 +20,7 @@ pub use captures::Captures;
 pub use cidr::{Cidr, Cidrs};
 pub use date::Date;
 pub use failure::{Failure, Failures};
-pub use hex::hex;
+pub use hex::{hex, unhex};
 pub use one_or_more::OneOrMore;
 pub use rate::{Pace, Rate};
 pub use reserved::Reserved;

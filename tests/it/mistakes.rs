@@ -219,6 +219,18 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["two routes have the name `a`"],
     ),
     ("[[route]]\nmatch = \"/\"\nupstream = \"o\"\nuse = [\"x\"]", &["there is no policy `x`"]),
+    ("[defaults]\nsoap = {}", &["either the upstream speaks SOAP, or the clients do", ":6:8"]),
+    (
+        "[defaults]\nsoap.call = { operation = \"m:Get\", namespace = \"\" }",
+        &["`m:Get` is not a name of an element", "without its prefix", ":6:27"],
+    ),
+    (
+        "[defaults]\nsoap.serve = { namespace = \"\", operations = { A = { path = \"/\", metod = \"GET\" } } }",
+        &["did you mean `method`?"],
+    ),
+    ("[defaults]\ngraphql = { query = \"query($id: ID!) { a }\" }", &["the query needs the variable `id`"]),
+    ("[defaults]\ngraphql = { query = \"{ a(b: ) }\" }", &["syntax error", "at line 1, column 8", ":6:21"]),
+    ("[defaults]\ngraphql_guard = { max_depth = 101 }", &["a depth is from 1 to 100", ":6:31"]),
     (
         "[auth.idp]\njwt = { jwks = \"https://id.test/\" }\n[[route]]\nmatch = \"/\"\nupstream = \"o\"\nauth = \"ipd\"",
         &["there is no auth provider `ipd`", "did you mean `idp`?", ":10:8"],

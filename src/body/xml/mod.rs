@@ -37,6 +37,7 @@
 mod from_json;
 mod names;
 mod read;
+pub mod soap;
 #[cfg(test)]
 mod tests;
 mod to_json;
@@ -66,6 +67,9 @@ pub struct XmlConfig {
     pub namespaces: Namespaces,
     /// Whether the order of interleaved elements is kept.
     pub ordered: bool,
+    /// Whether attributes of XML Schema (`xsi:nil`, `xsi:type`) say what an element is, and are left out.
+    #[serde(skip)]
+    pub typed: bool,
 }
 
 /// What becomes of prefixes and their declarations.
@@ -89,6 +93,7 @@ pub struct Xml {
     booleans: Box<[Path]>,
     namespaces: Namespaces,
     ordered: bool,
+    typed: bool,
 }
 
 impl Xml {
@@ -159,6 +164,7 @@ impl XmlConfig {
                 booleans,
                 namespaces: self.namespaces,
                 ordered: self.ordered,
+                typed: self.typed,
             }),
             false => Err(mistakes),
         }

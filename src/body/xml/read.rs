@@ -2,9 +2,10 @@
 //! well-formed, its namespaces included. A node takes 24 bytes, whatever it holds.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 
-use super::names::{Scopes, continues_name, is_blank, is_character, is_local_name, is_name, is_space};
+use super::names::{Scopes, continues_name, declared, is_blank, is_character, is_local_name, is_name, is_space};
 use crate::body::tokens::{short, utf8};
 use crate::body::{DEPTH, Malformed};
 
@@ -86,6 +87,15 @@ impl<'a> Document<'a> {
             next = self.nodes[node as usize].after;
             Some(node)
         })
+    }
+
+    /// The prefixes that stand for a namespace anywhere.
+    pub(super) fn prefixes_of(&self, namespace: &str) -> HashSet<&'a str> {
+        let nodes = 0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        nodes
+            .filter(|node| self.kind(*node) == Kind::Attribute && self.value(*node) == namespace)
+            .filter_map(|node| declared(self.name(node)).filter(|prefix| !prefix.is_empty()))
+            .collect()
     }
 
     fn slice(&self, (start, end): (u32, u32)) -> &'a str {

@@ -9,12 +9,16 @@ use super::{Namespaces, Path, Xml};
 use crate::body::tokens::{is_number, short, write_string};
 use crate::body::{DEPTH, Malformed};
 
+const SCHEMA_INSTANCE: &str = "http://www.w3.org/2001/XMLSchema-instance";
+
 /// What is written, and where in the document it is.
 pub(super) struct Writer<'x, 'd> {
     xml: &'x Xml,
     document: &'d Document<'d>,
     /// The names of the elements around, and of the attribute.
     path: Vec<Cow<'d, str>>,
+    /// The prefixes of the attributes of XML Schema, where these count.
+    schema: HashSet<&'d str>,
     /// How many objects and arrays are around.
     depth: usize,
     out: Vec<u8>,
@@ -37,7 +41,7 @@ struct Content<'d> {
 impl<'x, 'd> Writer<'x, 'd> {
     /// Writes a document.
     pub(super) fn write(xml: &'x Xml, document: &'d Document<'d>) -> Result<Vec<u8>, Malformed> {
-        let mut writer = Self { xml, document, path: Vec::new(), depth: 0, out: Vec::new() };
+        let mut writer = Self::new(xml, document);
         match (&xml.root, &xml.item) {
             (Some(root), item) => {
                 let name = writer.name(0);
@@ -58,6 +62,18 @@ impl<'x, 'd> Writer<'x, 'd> {
         Ok(writer.out)
     }
 
+    /// Writes what is in one element of a document; paths begin with it.
+    pub(super) fn write_element(xml: &'x Xml, document: &'d Document<'d>, element: u32) -> Result<Vec<u8>, Malformed> {
+        let mut writer = Self::new(xml, document);
+        writer.element(element)?;
+        Ok(writer.out)
+    }
+
+    fn new(xml: &'x Xml, document: &'d Document<'d>) -> Self {
+        let schema = if xml.typed { document.prefixes_of(SCHEMA_INSTANCE) } else { HashSet::new() };
+        Self { xml, document, path: Vec::new(), schema, depth: 0, out: Vec::new() }
+    }
+
     /// The root, as an array of what is in it.
     fn list(&mut self, item: &str) -> Result<(), Malformed> {
         let content = self.content(0)?;
@@ -75,6 +91,10 @@ impl<'x, 'd> Writer<'x, 'd> {
 
     /// The value of an element.
     fn element(&mut self, element: u32) -> Result<(), Malformed> {
+        if self.is_nil(element) {
+            self.out.extend_from_slice(b"null");
+            return Ok(());
+        }
         self.path.push(Cow::Borrowed(self.name(element)));
         let content = self.content(element)?;
         if content.attributes.is_empty() && content.groups.is_empty() {
@@ -161,6 +181,7 @@ impl<'x, 'd> Writer<'x, 'd> {
         for node in self.document.inner(element) {
             let name = self.name(node);
             match self.document.kind(node) {
+                Kind::Attribute if self.is_of_schema(node) => continue,
                 Kind::Attribute if self.drops() && declared(self.document.name(node)).is_some() => continue,
                 Kind::Attribute if self.drops() && name == "xmlns" => {
                     let what = "the attribute would be a declaration without its prefix";
@@ -195,6 +216,22 @@ impl<'x, 'd> Writer<'x, 'd> {
             }
         }
         Ok(content)
+    }
+
+    /// Whether an attribute is one of XML Schema, and these count.
+    fn is_of_schema(&self, attribute: u32) -> bool {
+        let prefix = self.document.name(attribute).split_once(':').map_or("", |(prefix, _)| prefix);
+        self.schema.contains(prefix)
+    }
+
+    fn is_nil(&self, element: u32) -> bool {
+        let is_nil = |node: u32| {
+            self.document.kind(node) == Kind::Attribute
+                && self.is_of_schema(node)
+                && local(self.document.name(node)) == "nil"
+                && matches!(self.document.value(node).trim(), "true" | "1")
+        };
+        !self.schema.is_empty() && self.document.inner(element).any(is_nil)
     }
 
     /// The text of several nodes, without elements.

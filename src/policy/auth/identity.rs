@@ -14,6 +14,7 @@ use crate::build::{Build, Node};
 use crate::facts::{Consumer, claim};
 use crate::policy::OwnRate;
 use crate::types::template::Template;
+use crate::types::unhex;
 
 /// `[consumer.NAME]` as it is written.
 #[derive(Deserialize)]
@@ -175,10 +176,7 @@ impl FromStr for KeyHash {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-        let bytes: Option<Vec<u8>> =
-            digits.map(|digits| digits.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).unwrap_or(&0)).collect());
-        match bytes.and_then(|bytes| bytes.try_into().ok()).filter(|_| text.len() == 64) {
+        match unhex(text) {
             Some(hash) => Ok(Self(hash)),
             None => {
                 Err("a SHA-256 hash has 64 hexadecimal digits: `portcullis key new` makes a key with its hash"

@@ -97,7 +97,7 @@ impl Policy for Request {
     fn upstream(&self, head: &mut RequestHeader, request: &RequestHeader, facts: &Facts) -> Verdict {
         let values = Values { request, facts };
         if self.path.is_some() || !self.set.is_empty() || !self.remove.is_empty() {
-            let target = self.target(head, request, &values)?;
+            let target = self.target(head, &values)?;
             let mut parts = head.uri.clone().into_parts();
             parts.path_and_query = target.parse().ok();
             match (parts.path_and_query.is_some(), Uri::from_parts(parts)) {
@@ -121,7 +121,8 @@ impl Policy for Request {
 }
 
 impl Request {
-    fn target(&self, head: &RequestHeader, request: &RequestHeader, values: &Values<'_>) -> Result<String, Reply> {
+    /// The target, made of that which would be sent.
+    fn target(&self, head: &RequestHeader, values: &Values<'_>) -> Result<String, Reply> {
         let path = match &self.path {
             // The base path of an API is not in it any more.
             None => head.uri.path().to_owned(),
@@ -146,7 +147,7 @@ impl Request {
             self.remove.iter().any(|removed| **removed == *name)
                 || self.set.iter().any(|(set, _)| **set == *encode(&name))
         };
-        for pair in request.uri.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+        for pair in head.uri.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
             if !dropped(pair.split('=').next().unwrap_or("")) {
                 target.push(separator);
                 target.push_str(pair);

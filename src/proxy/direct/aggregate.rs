@@ -186,9 +186,8 @@ impl Gathered {
             }
             Err((status, why)) => {
                 let detail = format!("the part `{}` of the answer failed", part.name);
-                let mut reply = Reply::part_failed(detail).because(format!("{}: {why}", part.name));
-                reply.status = status;
-                return Err(Fault::Reply(reply));
+                let reply = Reply::part_failed(detail).because(format!("{}: {why}", part.name));
+                return Err(Fault::Reply(reply.with_status(status)));
             }
         }
         Ok(())

@@ -115,7 +115,8 @@ impl<C: Client> Exchange<'_, C> {
         mut shaping: Shaping,
         ctx: &mut Ctx,
     ) -> Result<(), Broken> {
-        if bodiless {
+        let is_head = self.request.method == Method::HEAD;
+        if bodiless && (is_head || !shaping.fills()) {
             shaping.head(&mut head).map_err(refused)?;
             self.open(head, Framing::None, ctx)?;
             return C::pass(self, Bytes::new(), true, ctx).await;
