@@ -62,19 +62,28 @@ class Shelves(services.ShelvesServicer):
     def Watch(self, request, context):
         """The shelves after the first come once one was created."""
         self.created.clear()
-        ended = threading.Event()
-        context.add_callback(ended.set)
+        ended, done = threading.Event(), threading.Event()
+
+        def end():
+            # A generator whose client left may never be asked again.
+            ended.set()
+            if not done.is_set():
+                say("watch cancelled")
+
+        context.add_callback(end)
         if request.theme == "denied":
+            done.set()
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "not yours")
         for i in range(request.count):
             yield shop.Shelf(name=f"shelves/{i}", theme=request.theme)
             if request.theme == "breaks":
+                done.set()
                 context.abort(grpc.StatusCode.DATA_LOSS, "the warehouse burns")
             if i == 0 and request.theme == "patient":
                 while not self.created.wait(0.05):
                     if ended.is_set():
-                        say("watch cancelled")
                         return
+        done.set()
 
     def Fill(self, requests, context):
         shelves = list(requests)
