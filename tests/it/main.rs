@@ -55,6 +55,7 @@ mod timeouts;
 mod tls;
 mod traces;
 mod transform;
+mod translated;
 mod upgrade;
 mod upstreams;
 mod validate;
