@@ -204,7 +204,7 @@ enum Outer {
 }
 
 /// What is asked of the codings: about as much time for each, and little of it.
-const GZIP_LEVEL: i32 = 6;
+const GZIP_LEVEL: i32 = 4;
 const BROTLI_LEVEL: u32 = 4;
 const BROTLI_WINDOW: u32 = 19;
 const ZSTD_LEVEL: i32 = 3;
