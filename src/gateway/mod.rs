@@ -448,6 +448,12 @@ impl Routes<'_> {
             build.error("cache", "the route answers by itself, so there is nothing to cache");
             whole = false;
         }
+        if matches!(destination, Some(Destination::Reply(_)))
+            && node.get("validate").is_some_and(|v| v.get("body").is_some())
+        {
+            build.error("validate.body", "the route answers by itself, so no body is looked at");
+            whole = false;
+        }
         if let (Some(chain), Some(destination)) = (&chain, &destination) {
             whole &= check_grpc(chain, destination, &layers, build);
         }

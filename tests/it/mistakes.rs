@@ -80,6 +80,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[defaults]\nvalidate = { max_body = 10 }", &["expected a size with its unit", ":6:25"]),
     ("[defaults]\nvalidate = {}", &["`validate` says nothing"]),
     (
+        "[[route]]\nmatch = \"/\"\nrespond = {}\nvalidate = { body = { type = \"object\" } }",
+        &["the route answers by itself, so no body is looked at"],
+    ),
+    (
         "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { openapi = \"u.yaml\" }",
         &["cannot read", "u.yaml", ":8:24"],
     ),
