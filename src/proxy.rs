@@ -32,7 +32,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::body::Shaping;
+use crate::body::{Room, Shaping};
 use crate::facts::{Connection, Facts};
 use crate::gateway::{Choice, Destination, Gateway, Part, Route};
 use crate::policy::Terms;
@@ -74,6 +74,8 @@ pub struct Ctx {
     fetching: Option<Arc<Elsewhere>>,
     /// Where the request is made, if it is made by another of the gateway's own.
     elsewhere: Option<Arc<Elsewhere>>,
+    /// What the request's body takes where bodies are held.
+    room: Room,
     /// The copy of the request that is being made, if one is.
     copy: Option<Box<mirror::Copy>>,
 }
@@ -108,6 +110,7 @@ impl Ctx {
             said: None,
             fetching: None,
             elsewhere: None,
+            room: Room::default(),
             copy: None,
         }
     }

@@ -1,5 +1,7 @@
 //! The body of a request that is held whole, on its way to the upstream.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use http::header::{
     CONTENT_ENCODING, CONTENT_TYPE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
@@ -161,9 +163,52 @@ impl Held {
     }
 }
 
+/// The room that a body takes among all that are held, given back when it is dropped.
+#[derive(Debug, Default)]
+pub struct Room(u64);
+
+/// Bytes of bodies that the process holds at most, whoever sends them.
+const ALL: u64 = 512 << 20;
+/// Bytes of bodies that it holds.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+impl Room {
+    /// Takes room for `bytes` in all; gives whether there is so much.
+    pub fn grow(&mut self, bytes: u64) -> bool {
+        let more = bytes.saturating_sub(self.0);
+        let there = TAKEN.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= ALL;
+        if there {
+            self.0 += more;
+        } else {
+            TAKEN.fetch_sub(more, Ordering::Relaxed);
+        }
+        there
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
 /// The answer to a body that cannot be read.
 impl From<Malformed> for Reply {
     fn from(malformed: Malformed) -> Self {
         Self::bad_request(format!("the body cannot be read: {malformed}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_for_bodies_has_an_end() {
+        let (mut first, mut second) = (Room::default(), Room::default());
+        assert!(first.grow(ALL / 4) && first.grow(ALL / 2) && first.grow(1));
+        assert!(!second.grow(ALL));
+        drop(first);
+        assert!(second.grow(ALL / 2));
     }
 }

@@ -22,7 +22,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 pub use answer::{Shaper, Shaping, refusal, reshaped};
-pub use held::{Held, Sends};
+pub use held::{Held, Room, Sends};
 pub use parts::{Parts, member, without_nulls};
 
 /// Works on a body that passes by, whatever parts it comes in.

@@ -99,6 +99,10 @@ impl<C: Client> Exchange<'_, C> {
                 if held.len() as u64 > most {
                     return Poll::Ready(Err(too_large()));
                 }
+                if !ctx.room.grow(held.len() as u64) {
+                    let reply = Reply::busy("there is no room for another body").retry_after(1).closing();
+                    return Poll::Ready(Err(Fault::Reply(reply)));
+                }
             }
             Poll::Ready(Ok(()))
         });
