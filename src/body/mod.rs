@@ -11,6 +11,7 @@ pub mod grpc;
 mod held;
 pub mod jq;
 pub mod json;
+pub mod media;
 pub mod openapi;
 pub mod parameter;
 mod parts;
@@ -23,7 +24,8 @@ use std::fmt;
 
 pub use answer::{Shaper, Shaping, refusal, reshaped};
 pub use held::{Held, Room, Sends};
-pub use parts::{Parts, member, without_nulls};
+pub use media::{is_json, is_xml};
+pub use parts::{Parts, member, merge, object, without_nulls};
 
 /// Works on a body that passes by, whatever parts it comes in.
 pub trait Filter: Send {
@@ -64,32 +66,14 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Whether a `Content-Type` says JSON.
-pub fn is_json(content_type: &[u8]) -> bool {
-    is_media(content_type, &["application/json"], b"+json")
-}
-
-/// Whether a `Content-Type` says XML.
-pub fn is_xml(content_type: &[u8]) -> bool {
-    is_media(content_type, &["application/xml", "text/xml"], b"+xml")
-}
-
-fn is_media(content_type: &[u8], names: &[&str], suffix: &[u8]) -> bool {
-    let media = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let start = media.len().saturating_sub(suffix.len());
-    names.iter().any(|name| media.eq_ignore_ascii_case(name.as_bytes()))
-        || media.contains(&b'/') && media[start..].eq_ignore_ascii_case(suffix)
-}
-
 /// The `charset` of a content type.
 pub fn charset(content_type: &str) -> Option<&str> {
-    let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
-    let (_, charset) = parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
-    Some(charset.trim().trim_matches('"'))
+    media::parameter(content_type, "charset")
 }
 
 /// Bytes of a body that is held, where nothing else is said.
 pub const HELD: u64 = 1 << 20;
+
 /// A mistake in the configuration of what is done with bodies, for the caller to report at its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use serde::de::{self, Deserialize, Deserializer, MapAccess};
 use serde_json::value::RawValue;
 
@@ -16,9 +17,14 @@ use super::tokens::write_string;
 pub struct Parts(pub Vec<Option<Bytes>>);
 
 impl Parts {
+    /// All that the part at a position has answered.
+    pub fn whole(&self, position: usize) -> Option<&str> {
+        std::str::from_utf8(self.0.get(position)?.as_ref()?).ok()
+    }
+
     /// What a dotted path leads to in the answer of a part: all of it where the path is empty.
     pub fn json(&self, position: usize, path: &str) -> Option<&str> {
-        member(std::str::from_utf8(self.0.get(position)?.as_ref()?).ok()?, path)
+        member(self.whole(position)?, path)
     }
 
     /// The same, as a text without quotes: only strings, numbers, `true` and `false` have one.
@@ -50,15 +56,33 @@ pub fn member<'t>(text: &'t str, path: &str) -> Option<&'t str> {
 /// A JSON object without its members that are `null`; another value as it is.
 pub fn without_nulls(json: &[u8]) -> Vec<u8> {
     let Ok(Members(members)) = serde_json::from_slice(json) else { return json.to_vec() };
+    object(members.iter().filter(|(_, value)| value.get() != "null").map(|(name, value)| (&**name, value.get())))
+}
+
+/// An object of these members, which are JSON texts.
+pub fn object<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> Vec<u8> {
     let mut out = b"{".to_vec();
-    for (name, value) in members.iter().filter(|(_, value)| value.get() != "null") {
+    for (name, json) in members {
         out.extend_from_slice(if out.len() > 1 { b"," } else { b"" });
         write_string(name, &mut out);
         out.push(b':');
-        out.extend_from_slice(value.get().as_bytes());
+        out.extend_from_slice(json.as_bytes());
     }
     out.push(b'}');
     out
+}
+
+/// Objects as one: what a later one says takes the place of what an earlier one said.
+///
+/// # Errors
+/// The position of one that is no object.
+pub fn merge(objects: &[&str]) -> Result<Vec<u8>, usize> {
+    let mut merged: IndexMap<Cow<'_, str>, &RawValue> = IndexMap::new();
+    for (i, json) in objects.iter().enumerate() {
+        let Members(members) = serde_json::from_str(json).map_err(|_| i)?;
+        merged.extend(members);
+    }
+    Ok(object(merged.iter().map(|(name, value)| (&**name, value.get()))))
 }
 
 /// The members of an object, in their order.
@@ -94,6 +118,13 @@ mod tests {
     fn nulls_are_left_out() {
         assert_eq!(without_nulls(br#" { "z": 1.50, "n": null, "a\"": [null] } "#), br#"{"z":1.50,"a\"":[null]}"#);
         assert_eq!((without_nulls(b"[null]"), without_nulls(br#"{"a":null}"#)), (b"[null]".to_vec(), b"{}".to_vec()));
+    }
+
+    #[test]
+    fn objects_are_merged_in_their_order() {
+        let merged = merge(&[r#"{"x": 1, "y": {"a": 1}}"#, r#"{"y": 2.0, "z": []}"#]).unwrap();
+        assert_eq!(merged, br#"{"x":1,"y":2.0,"z":[]}"#);
+        assert_eq!((merge(&["{}", "[]"]), merge(&[]).unwrap()), (Err(1), b"{}".to_vec()));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::{Policy, Scope, Terms, Verdict};
 use crate::body::grpc::{Answer, Call, GrpcConfig, Refused, Status, Transcoder, timeout};
+use crate::body::media;
 use crate::body::{Filter, HELD, Held, Malformed, Shaper, refusal, reshaped};
 use crate::build::Build;
 use crate::facts::Facts;
@@ -150,7 +151,7 @@ const HEAD: u64 = 5;
 /// Whether an answer is one of a gRPC server.
 pub(super) fn is_grpc(head: &ResponseHeader) -> bool {
     let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    head.status == StatusCode::OK && content_type.starts_with(b"application/grpc")
+    head.status == StatusCode::OK && media::is_grpc(content_type)
 }
 
 /// The answer to a request that is no call.

@@ -30,7 +30,7 @@ use crate::build::{Build, Node, Value};
 use crate::clock::Clock;
 use crate::facts::{Facts, RequestView};
 use crate::reply::Reply;
-use crate::types::Date;
+use crate::types::{Date, weighted};
 
 /// `version` as it is written.
 #[derive(Deserialize)]
@@ -317,14 +317,11 @@ impl Naming {
     /// The version that is preferred (RFC 9110, section 12.5.1); of several the first.
     fn in_accept<'v>(&self, lines: impl Iterator<Item = &'v str>, before: &str, after: &str) -> Named {
         let (mut named, mut best) = (Named::Nothing, 0);
-        for element in lines.flat_map(|line| line.split(',')) {
-            let mut parts = element.split(';').map(str::trim);
-            let media_type = parts.next().unwrap_or("").to_ascii_lowercase();
+        for (media_type, weight) in lines.flat_map(|line| weighted(line.as_bytes())) {
+            let media_type = String::from_utf8_lossy(media_type).to_ascii_lowercase();
             let Some(name) = media_type.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)) else {
                 continue;
             };
-            let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
-            let weight = weight.map_or(1000, |weight| (weight.parse::<f32>().unwrap_or(0.0) * 1000.0) as u32);
             match self.position(name) {
                 Some(version) if weight > best => (named, best) = (Named::Version(version), weight),
                 None if weight > 0 && named == Named::Nothing => named = Named::Unknown(shown(name)),

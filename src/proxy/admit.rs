@@ -13,6 +13,7 @@ use pingora_proxy::Session;
 use super::Ctx;
 use super::forwarded::X_REQUEST_ID;
 use crate::body::grpc::web::Coding;
+use crate::body::media::is_grpc;
 use crate::facts::{ClientIp, Connection, Facts, RequestView, authority, check_length, lower_host, new_request_id};
 use crate::gateway::matcher::Found;
 use crate::gateway::{Destination, Gateway};
@@ -42,7 +43,7 @@ pub(super) fn gather(connection: Arc<Connection>, request: &RequestHeader) -> Fa
     };
     let id = request.headers.get(X_REQUEST_ID).filter(|id| trusted && is_request_id(id)).cloned();
     let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let grpc = content_type.starts_with(b"application/grpc");
+    let grpc = is_grpc(content_type);
     let grpc_web =
         std::str::from_utf8(content_type).ok().filter(|_| grpc).and_then(Coding::of).map(|(coding, _)| coding);
     let events = request.headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream");

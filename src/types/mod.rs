@@ -15,6 +15,7 @@ mod size;
 mod stamp;
 pub mod template;
 mod timespan;
+mod weighted;
 
 pub use captures::Captures;
 pub use cidr::{Cidr, Cidrs};
@@ -28,6 +29,7 @@ pub use secret::{Secret, SecretError, SecretText};
 pub use size::Size;
 pub use stamp::Stamp;
 pub use timespan::Timespan;
+pub use weighted::weighted;
 
 /// Deserializes a type from a string by its [`std::str::FromStr`], so that the message of the parser is the
 /// message that the operator reads.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{FIELDS, Field, Value};
 use crate::body::Malformed;
+use crate::body::media::parameters;
 use crate::body::tokens::short;
 
 /// How large the head of a part may be, in bytes.
@@ -107,33 +108,6 @@ fn boundary(content_type: &str) -> Result<&str, Malformed> {
         true => Ok(boundary),
         false => Err(wrong(format!("`{}` is not a boundary", short(boundary)))),
     }
-}
-
-/// The value of a field and its parameters; `None` if it is not well-formed or has one twice. A backslash in a quoted value
-/// is refused, for some mean it as an escape and others do not.
-fn parameters(value: &str) -> Option<(&str, Vec<(String, &str)>)> {
-    let (first, mut rest) = value.split_at(value.find(';').unwrap_or(value.len()));
-    let mut found: Vec<(String, &str)> = Vec::new();
-    let spaces = [' ', '\t'];
-    while let Some(parameter) = rest.strip_prefix(';') {
-        let (name, value) = parameter.split_once('=')?;
-        let (value, after) = match value.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').filter(|(value, _)| !value.contains('\\'))?,
-            None => {
-                let (value, after) = value.split_at(value.find(';').unwrap_or(value.len()));
-                let value = value.trim_end_matches(spaces);
-                let fine = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-                (Some(value).filter(|value| !value.is_empty() && value.bytes().all(fine))?, after)
-            }
-        };
-        let name = name.trim_matches(spaces).to_ascii_lowercase();
-        if name.is_empty() || found.iter().any(|(other, _)| *other == name) {
-            return None;
-        }
-        found.push((name, value));
-        rest = after.trim_start_matches(spaces);
-    }
-    rest.is_empty().then(|| (first.trim_matches(spaces), found))
 }
 
 /// A name as browsers write it (WHATWG HTML, multipart form data).

@@ -55,8 +55,8 @@ use http::{HeaderName, HeaderValue};
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use serde::Deserialize;
 
-use super::{DEPTH, Malformed};
-use crate::types::Size;
+use super::{DEPTH, Malformed, is_json};
+use crate::types::{Size, weighted};
 use bind::{Place, QueryRules, Taken};
 use parse::Parser;
 use print::Style;
@@ -368,7 +368,7 @@ impl Call {
             }
             BodyRule::None => vec![Vec::new()],
             _ if body.is_empty() => vec![Vec::new()],
-            _ if !content_type.is_none_or(is_json) => return Err(Refused::MediaType),
+            _ if !content_type.is_none_or(|media| is_json(media.as_bytes())) => return Err(Refused::MediaType),
             _ => self.messages(body).map_err(Refused::Body)?,
         };
         let fields = &common.schema.messages[route.input].fields;
@@ -464,26 +464,17 @@ pub fn timeout(time: Duration) -> String {
     format!("{}{unit}", (time.as_nanos() / nanos).min(LARGEST))
 }
 
-/// `application/json`, and what ends in `+json`.
-fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || essence.starts_with("application/") && essence.ends_with("+json")
-}
-
 /// The form of a stream that an `Accept` likes best; none if it names none.
 fn accepted(accept: &str) -> Option<Streaming> {
-    let mut best: Option<(Streaming, f32)> = None;
-    for range in accept.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let streaming = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "application/x-ndjson" | "application/ndjson" => Streaming::Ndjson,
-            "text/event-stream" => Streaming::Sse,
-            "application/json" => Streaming::Array,
+    let mut best: Option<(Streaming, u16)> = None;
+    for (range, weight) in weighted(accept.as_bytes()) {
+        let streaming = match range.to_ascii_lowercase().as_slice() {
+            b"application/x-ndjson" | b"application/ndjson" => Streaming::Ndjson,
+            b"text/event-stream" => Streaming::Sse,
+            b"application/json" => Streaming::Array,
             _ => continue,
         };
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        let weight = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
-        if weight > best.map_or(0.0, |(_, best)| best) {
+        if weight > best.map_or(0, |(_, best)| best) {
             best = Some((streaming, weight));
         }
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 use serde_json::Value;
 
+use super::media::{self, Range};
 use super::parameter::{Parameter, Place, Shape, Style};
 use super::schema::{Folder, Schema, check_meta};
 
@@ -60,7 +61,7 @@ pub struct BodyRules {
     /// Whether there must be one.
     pub required: bool,
     /// The content types that it may have, each with its schema where it is JSON.
-    pub contents: Vec<(String, Option<Arc<Schema>>)>,
+    pub contents: Vec<(Range, Option<Arc<Schema>>)>,
 }
 
 /// A place in one of the files.
@@ -274,12 +275,14 @@ impl Document {
         let required = cursor.get("required").and_then(|value| value.value().as_bool()).unwrap_or(false);
         let mut contents = Vec::new();
         for media in cursor.get("content").into_iter().flat_map(|content| content.members()) {
-            let kind = media.key().split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+            let kind = media.key();
+            let range = kind.split(';').next().and_then(Range::parse);
+            let range = range.ok_or_else(|| cursor.wrong(&format!("`{kind}` is not a media type")))?;
             let schema = match media.get("schema").filter(|_| is_json(&kind)) {
                 Some(schema) => Some(Arc::new(self.schema(&schema)?)),
                 None => None,
             };
-            contents.push((kind, schema));
+            contents.push((range, schema));
         }
         Ok(BodyRules { required, contents })
     }
@@ -411,9 +414,8 @@ fn bases(root: &Cursor) -> Vec<String> {
 }
 
 /// Whether a content type is JSON (RFC 6839, section 3.1).
-pub fn is_json(kind: &str) -> bool {
-    let kind = kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    kind == "application/json" || kind.ends_with("+json") || kind == "*/*" || kind == "application/*"
+fn is_json(kind: &str) -> bool {
+    super::is_json(kind.as_bytes()) || matches!(media::essence(kind.as_bytes()), b"*/*" | b"application/*")
 }
 
 /// What is escaped in the fragment of a URI.

@@ -22,10 +22,11 @@ use serde::Deserialize;
 
 use super::{Policy, Scope};
 use crate::body::coding::{Coding, Encoder};
+use crate::body::media::Range;
 use crate::body::{Malformed, Shaper, reshaped};
 use crate::build::{Build, Node, Table, Value};
 use crate::reply::Reply;
-use crate::types::Size;
+use crate::types::{Size, weighted};
 
 /// `compress` as it is written.
 #[derive(Deserialize)]
@@ -66,14 +67,7 @@ const HELD: usize = 64 << 10;
 pub struct Compress {
     algorithms: Box<[Coding]>,
     min_size: u64,
-    types: Box<[Type]>,
-}
-
-/// A media type, or several: `text/*`, `application/*+json`.
-enum Type {
-    Exact(Box<str>),
-    /// What it begins and ends with.
-    Between(Box<str>, Box<str>),
+    types: Box<[Range]>,
 }
 
 impl Policy for Compress {
@@ -104,7 +98,7 @@ impl Policy for Compress {
         }
         let mut types = Vec::new();
         for (i, text) in config.types.iter().enumerate() {
-            match Type::parse(text) {
+            match Range::parse(text) {
                 Some(parsed) => types.push(parsed),
                 None => {
                     build
@@ -130,7 +124,6 @@ impl Compress {
         let fields = &head.headers;
         let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let media = fields.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let media = media.split(|byte| *byte == b';').next().unwrap_or(media).trim_ascii();
         let unsuitable = matches!(head.status, StatusCode::PARTIAL_CONTENT | StatusCode::NO_CONTENT);
         let kept = |value: &HeaderValue| {
             value.as_bytes().split(|b| *b == b',').any(|said| said.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
@@ -138,36 +131,8 @@ impl Compress {
         !unsuitable
             && length.is_none_or(|length| length >= self.min_size)
             && !fields.contains_key(CONTENT_ENCODING)
-            && self.types.iter().any(|known| known.is(media))
+            && self.types.iter().any(|known| known.rank(media) > 0)
             && !fields.get_all(CACHE_CONTROL).iter().any(kept)
-    }
-}
-
-impl Type {
-    fn parse(text: &str) -> Option<Self> {
-        let (kind, rest) = text.split_once('/')?;
-        let fine =
-            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
-        let text = text.to_ascii_lowercase();
-        match text.split_once('*') {
-            None => (fine(kind) && fine(rest)).then(|| Self::Exact(text.into())),
-            Some((start, end)) => {
-                let sound = fine(kind) && start.contains('/') && (end.is_empty() || fine(end));
-                sound.then(|| Self::Between(start.into(), end.into()))
-            }
-        }
-    }
-
-    fn is(&self, media: &[u8]) -> bool {
-        let same = |a: &[u8], b: &str| a.eq_ignore_ascii_case(b.as_bytes());
-        match self {
-            Self::Exact(known) => same(media, known),
-            Self::Between(start, end) => {
-                media.len() >= start.len() + end.len()
-                    && same(&media[..start.len()], start)
-                    && same(&media[media.len() - end.len()..], end)
-            }
-        }
     }
 }
 
@@ -177,10 +142,7 @@ fn preferred(fields: &HeaderMap, known: &[Coding]) -> Option<Coding> {
     let mut wishes = [None; 3];
     let (mut others, mut identity) = (None, None);
     for value in fields.get_all(ACCEPT_ENCODING) {
-        for wish in value.as_bytes().split(|byte| *byte == b',') {
-            let mut parts = wish.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-            let name = parts.next().unwrap_or_default();
-            let weight = parts.find_map(quality).unwrap_or(1000);
+        for (name, weight) in weighted(value.as_bytes()) {
             match name {
                 b"*" => others = Some(weight),
                 name if name.eq_ignore_ascii_case(b"identity") => identity = Some(weight),
@@ -196,13 +158,6 @@ fn preferred(fields: &HeaderMap, known: &[Coding]) -> Option<Coding> {
     let weighed = known.iter().zip(wishes).map(|(coding, wish)| (*coding, wish.or(others).unwrap_or(0)));
     let best = weighed.filter(|(_, weight)| *weight > 0).reduce(|best, next| if next.1 > best.1 { next } else { best });
     best.filter(|(_, weight)| *weight >= identity.unwrap_or(0)).map(|(coding, _)| coding)
-}
-
-/// `q=0.5`, in thousandths.
-fn quality(parameter: &[u8]) -> Option<u16> {
-    let value = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
-    let weight: f32 = std::str::from_utf8(value).ok()?.parse().ok()?;
-    (0.0..=1.0).contains(&weight).then_some((weight * 1000.0) as u16)
 }
 
 /// The answer depends on what the client can read.
@@ -310,13 +265,5 @@ mod tests {
             assert_eq!(preferred(&fields, &known), coding, "{wish}");
         }
         assert_eq!(preferred(&HeaderMap::new(), &known), None);
-    }
-
-    #[test]
-    fn types_may_have_a_star() {
-        let is = |pattern: &str, media: &str| Type::parse(pattern).unwrap().is(media.as_bytes());
-        assert!(is("application/*+json", "application/problem+JSON") && is("text/*", "text/html"));
-        assert!(!is("application/*+json", "application/json") && !is("text/html", "text/htmlx"));
-        assert!(Type::parse("text").is_none() && Type::parse("*").is_none() && Type::parse("text/a b").is_none());
     }
 }

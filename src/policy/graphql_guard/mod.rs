@@ -24,6 +24,7 @@ use serde_json::json;
 
 use super::{Policy, Scope, Terms, Verdict};
 use crate::body::graphql::{Ask, Batch, Document, Kind, Limits, Wrong};
+use crate::body::media::{essence, parameters};
 use crate::body::{Held, Sends, charset};
 use crate::build::Build;
 use crate::facts::Facts;
@@ -146,9 +147,9 @@ enum Checked {
 impl GraphqlGuard {
     fn posted(&self, held: &mut Held, request: &RequestHeader) -> Verdict {
         let media = held.content_type().and_then(|media| media.to_str().ok()).unwrap_or_default();
-        let essence = media.split(';').next().unwrap_or_default().trim();
-        let utf8 = charset(media).is_none_or(|charset| charset.eq_ignore_ascii_case("utf-8"));
-        if !essence.eq_ignore_ascii_case("application/json") || !utf8 {
+        let utf8 =
+            parameters(media).is_some() && charset(media).is_none_or(|charset| charset.eq_ignore_ascii_case("utf-8"));
+        if !essence(media.as_bytes()).eq_ignore_ascii_case(b"application/json") || !utf8 {
             return Err(Reply::unsupported_media_type("the body is to be application/json, in UTF-8"));
         }
         let content = held.content()?;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Mapping, check_names, limit, text};
+use crate::body::media::parameter;
 use crate::body::xml::Xml;
 use crate::body::xml::soap::{self, Blame, Envelope, Version, Wrapping, Wrong};
 use crate::body::{Held, Malformed, Sends, Shaper, is_json, is_xml, refusal, reshaped};
@@ -165,11 +166,7 @@ impl Serve {
         }
         let action = match envelope.version {
             Version::V11 => request.headers.get(SOAP_ACTION)?.to_str().ok()?,
-            Version::V12 => {
-                let parameters = std::str::from_utf8(media).ok()?.split(';').skip(1);
-                let mut parameters = parameters.filter_map(|parameter| parameter.split_once('='));
-                parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("action"))?.1
-            }
+            Version::V12 => parameter(std::str::from_utf8(media).ok()?, "action")?,
         };
         let action = action.trim().trim_matches('"');
         self.operations.iter().position(|operation| operation.action.as_deref() == Some(action))

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::super::Scope;
 use super::{Selected, Validate};
 use crate::body::HELD;
+use crate::body::media::Range;
 use crate::body::openapi::{BodyRules, Document, Operation};
 use crate::body::parameter::{Parameter, Place, Shape, Style};
 use crate::body::schema::{Folder, Schema};
@@ -182,16 +183,17 @@ fn body(config: &Config, build: &mut Build<'_>) -> Option<BodyRules> {
     if kinds.is_empty() {
         build.error("content_types", "no body would be allowed");
     }
+    let mut contents = Vec::new();
     for (i, kind) in kinds.iter().enumerate() {
-        let fine = |c: char| c.is_ascii_alphanumeric() || "!#$&-^_.+*".contains(c);
-        let is_type = kind.split_once('/').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty());
-        if !is_type || kind.matches('/').count() != 1 || !kind.chars().all(|c| fine(c) || c == '/') {
-            build
-                .error(&format!("content_types[{i}]"), format!("`{kind}` is not a content type"))
-                .help("write it as in \"application/json\", \"text/*\" or \"application/*+json\", without parameters");
+        match Range::parse(kind) {
+            Some(range) => contents.push((range, schema.clone())),
+            None => {
+                build.error(&format!("content_types[{i}]"), format!("`{kind}` is not a content type")).help(
+                    "write it as in \"application/json\", \"text/*\" or \"application/*+json\", without parameters",
+                );
+            }
         }
     }
-    let contents = kinds.into_iter().map(|kind| (kind.to_ascii_lowercase(), schema.clone())).collect();
     Some(BodyRules { required: schema.is_some(), contents })
 }
 

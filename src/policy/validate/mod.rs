@@ -25,8 +25,10 @@ use pingora_http::RequestHeader;
 
 use super::{Policy, Scope, Terms, Verdict};
 use crate::body::Held;
+use crate::body::media::Range;
 use crate::body::openapi::{BodyRules, Rules};
 use crate::body::parameter::{Given, Parameter};
+use crate::body::schema::Schema;
 use crate::build::Build;
 use crate::facts::{Facts, check_length};
 use crate::reply::{At, Fault, Reply};
@@ -198,27 +200,13 @@ fn check_all(parameters: &[Parameter], given: &Given<'_>, faults: &mut Vec<Fault
 }
 
 /// What a content type stands for: the nearest of several.
-fn content<'r>(
-    rules: &'r BodyRules,
-    content_type: Option<&str>,
-) -> Option<&'r (String, Option<Arc<crate::body::schema::Schema>>)> {
-    if rules.contents.is_empty() {
-        return None;
-    }
-    let kind = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    let fits = |pattern: &str| match pattern.split_once('*') {
-        _ if pattern == kind => 3,
-        Some((beginning, end)) if kind.starts_with(beginning) && kind.ends_with(end) && kind.contains('/') => {
-            1 + usize::from(beginning.len() > 1)
-        }
-        _ => 0,
-    };
-    let best = rules.contents.iter().max_by_key(|(pattern, _)| fits(pattern))?;
-    (fits(&best.0) > 0).then_some(best)
+fn content<'r>(rules: &'r BodyRules, content_type: Option<&str>) -> Option<&'r (Range, Option<Arc<Schema>>)> {
+    let media = content_type.unwrap_or("").as_bytes();
+    rules.contents.iter().max_by_key(|(range, _)| range.rank(media)).filter(|(range, _)| range.rank(media) > 0)
 }
 
 fn unsupported(rules: &BodyRules, content_type: Option<&str>) -> Reply {
-    let known: Vec<&str> = rules.contents.iter().map(|(kind, _)| kind.as_str()).collect();
+    let known: Vec<&str> = rules.contents.iter().map(|(range, _)| range.as_str()).collect();
     let known = known.join(", ");
     match content_type {
         Some(_) => Reply::unsupported_media_type(format!("the body must be {known}")),

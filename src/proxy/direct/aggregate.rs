@@ -22,7 +22,7 @@ use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting};
 use super::shaped::Source;
 use super::upload::Upload;
 use crate::body::jq::Bounds;
-use crate::body::{Parts, refusal};
+use crate::body::{Parts, merge, object, refusal};
 use crate::cache::Directives;
 use crate::deadline::Alarm;
 use crate::facts::{Connection, Facts, Values};
@@ -362,65 +362,19 @@ impl Keep {
 
 /// Puts the answers together.
 fn compose(aggregate: &Aggregate, parts: &Parts) -> Result<Bytes, Reply> {
-    let named = aggregate.parts.iter().zip(&parts.0).filter_map(|(part, json)| Some((&*part.name, json.as_ref()?)));
-    let named: Vec<(&str, &Bytes)> = named.collect();
-    let by_name = || object(named.iter().map(|(name, json)| (*name, &***json)));
+    let named = aggregate.parts.iter().enumerate().filter_map(|(i, part)| Some((&*part.name, parts.whole(i)?)));
     match &aggregate.compose {
-        Compose::Names => Ok(by_name().into()),
+        Compose::Names => Ok(object(named).into()),
         Compose::Jq(program) => {
-            let made = program.run(&by_name(), &[], &Bounds::default());
+            let named: Vec<(&str, &[u8])> = named.map(|(name, json)| (name, json.as_bytes())).collect();
+            let made = program.run_parts(&named, &[], &Bounds::default());
             made.map(Bytes::from).map_err(|error| refusal(format!("`compose` failed: {error}")))
         }
         Compose::Merge => {
-            let mut members: Vec<(String, &RawValue)> = Vec::new();
-            for (name, json) in &named {
-                let Ok(Members(found)) = serde_json::from_slice(json) else {
-                    return Err(refusal(format!("the part `{name}` is no object, so it cannot be merged")));
-                };
-                for (name, value) in found {
-                    match members.iter_mut().find(|(known, _)| *known == name) {
-                        Some((_, before)) => *before = value,
-                        None => members.push((name, value)),
-                    }
-                }
-            }
-            Ok(object(members.iter().map(|(name, value)| (name.as_str(), value.get().as_bytes()))).into())
+            let (names, texts): (Vec<&str>, Vec<&str>) = named.unzip();
+            let no_object = |i: usize| refusal(format!("the part `{}` is no object, so it cannot be merged", names[i]));
+            merge(&texts).map(Bytes::from).map_err(no_object)
         }
-    }
-}
-
-fn object<'m>(members: impl Iterator<Item = (&'m str, &'m [u8])>) -> Vec<u8> {
-    let mut out = vec![b'{'];
-    for (i, (name, json)) in members.enumerate() {
-        out.extend_from_slice(if i > 0 { b"," } else { b"" });
-        out.extend(serde_json::to_vec(name).unwrap_or_default());
-        out.push(b':');
-        out.extend_from_slice(json);
-    }
-    out.push(b'}');
-    out
-}
-
-/// The members of an object, in their order.
-struct Members<'t>(Vec<(String, &'t RawValue)>);
-
-impl<'de> serde::Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
     }
 }
 

@@ -171,7 +171,7 @@ impl<C: Client> Exchange<'_, C> {
             }
             ctx.catch_up();
             if let Some(shaping) = ctx.shaping(&head, (true, !C::STORES), self.request).map_err(refused)? {
-                let bodiless = bodiless || (body == Framing::None && !head.headers.contains_key(CONTENT_LENGTH));
+                let bodiless = bodiless || matches!(head.status.as_u16(), 204 | 304);
                 return self.shaped(head, Source::Server(server), bodiless, shaping, ctx).await;
             }
             self.client.shape(&mut head, self.request, ctx);
