@@ -448,6 +448,12 @@ impl Facts {
         }
     }
 
+    /// What is known of a request before a server was asked.
+    pub fn unasked(&self) -> Self {
+        let trace = self.trace.as_ref().map(|trace| Box::new(trace.fork()));
+        Self { attempts: 0, trace, ..self.fork(self.connection.clone()) }
+    }
+
     /// Takes over what was found out on the way of a request that was made to answer this one.
     pub fn adopt(&mut self, fork: Self) {
         self.upstream = fork.upstream;

@@ -128,10 +128,8 @@ impl Ctx {
     /// For a part of an answer that is put together.
     fn for_part(&self, part: &Part) -> Option<Self> {
         let facts = self.facts.as_ref()?;
-        let mut own = facts.fork(Arc::new(facts.connection.within()));
-        own.attempts = 0;
+        let mut own = Facts { connection: Arc::new(facts.connection.within()), ..facts.unasked() };
         (own.grpc, own.grpc_web, own.streaming) = (false, None, false);
-        own.trace = facts.trace.as_ref().map(|trace| Box::new(trace.fork()));
         Some(Self {
             route: Some(part.route.clone()),
             facts: Some(own),
@@ -205,7 +203,7 @@ impl Ctx {
     /// `to_send` to a client. The gateway's own answers are left as they are.
     fn shaping(
         &self,
-        head: &ResponseHeader,
+        head: &mut ResponseHeader,
         what: (bool, bool),
         request: &RequestHeader,
     ) -> Result<Option<Shaping>, Reply> {
@@ -218,6 +216,12 @@ impl Ctx {
     }
 
     /// Whether the request's bodies are looked at, or made by the gateway.
+    fn reads_bodies(&self) -> bool {
+        let known = self.route.as_ref().zip(self.facts.as_ref());
+        known.is_some_and(|(route, facts)| route.reads_bodies(facts))
+    }
+
+    /// Whether they are looked at, made or compressed.
     fn shapes_bodies(&self) -> bool {
         let known = self.route.as_ref().zip(self.facts.as_ref());
         known.is_some_and(|(route, facts)| route.shapes_bodies(facts))
@@ -277,7 +281,7 @@ impl ProxyHttp for Proxy {
         log_line::begin(ctx);
         let verdict = match routed {
             // What comes this way cannot be held, and is not let through unseen.
-            Ok(()) if ctx.shapes_bodies() => Err(Reply::not_implemented("this route does not switch protocols")),
+            Ok(()) if ctx.reads_bodies() => Err(Reply::not_implemented("this route does not switch protocols")),
             Ok(()) => admit::enter(request, ctx).await,
             refused => refused,
         };

@@ -37,8 +37,6 @@ pub struct Problem {
     pub title: &'static str,
     /// This occurrence in words, for the client.
     pub detail: Cow<'static, str>,
-    /// What is wrong with the request, one by one: the document's `errors`.
-    pub faults: Vec<Fault>,
     /// What else the document has (RFC 9457, section 3.2).
     pub members: Map<String, Value>,
     /// The cause, for the operator's log.
@@ -199,18 +197,10 @@ impl Reply {
         self
     }
 
-    /// Adds members to the document of a problem.
-    pub fn with_members(mut self, members: Map<String, Value>) -> Self {
-        if let Some(problem) = &mut self.problem {
-            Arc::make_mut(problem).members.extend(members);
-        }
-        self
-    }
-
     /// Adds a member to the document of a problem.
-    pub fn and(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+    pub fn and(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         if let Some(problem) = &mut self.problem {
-            Arc::make_mut(problem).members.insert(name.to_owned(), value.into());
+            Arc::make_mut(problem).members.insert(name.into(), value.into());
         }
         self
     }
@@ -230,11 +220,8 @@ impl Reply {
     }
 
     /// Adds what is wrong with the request, one by one.
-    pub fn listing(mut self, faults: Vec<Fault>) -> Self {
-        if let Some(problem) = &mut self.problem {
-            Arc::make_mut(problem).faults = faults;
-        }
-        self
+    pub fn listing(self, faults: &[Fault]) -> Self {
+        self.and("errors", serde_json::json!(faults))
     }
 
     /// Ends the connection with this answer.
@@ -291,14 +278,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
-            problem: Some(Arc::new(Problem {
-                kind,
-                title,
-                detail,
-                faults: Vec::new(),
-                members: Map::new(),
-                cause: None,
-            })),
+            problem: Some(Arc::new(Problem { kind, title, detail, members: Map::new(), cause: None })),
             close: false,
         }
     }
@@ -313,8 +293,6 @@ impl Problem {
             title: &'static str,
             status: u16,
             detail: &'p str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'p [Fault],
             #[serde(flatten)]
             members: &'p Map<String, Value>,
         }
@@ -326,7 +304,6 @@ impl Problem {
             title: self.title,
             status: status.as_u16(),
             detail: &self.detail,
-            errors: &self.faults,
             members: &self.members,
         };
         serde_json::to_vec(&document).unwrap_or_default()
@@ -385,7 +362,7 @@ mod tests {
     fn what_is_wrong_is_listed() {
         let fault = |at: At, detail: &str| Fault { at, detail: detail.to_owned() };
         let faults = vec![fault(At::Pointer("#/a".into()), "is missing"), fault(At::Parameter("p".into()), "is long")];
-        let (_, body) = Reply::invalid_request("two").listing(faults).render(false);
+        let (_, body) = Reply::invalid_request("two").listing(&faults).render(false);
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let expected = serde_json::json!([
             { "pointer": "#/a", "detail": "is missing" }, { "parameter": "p", "detail": "is long" }

@@ -310,14 +310,7 @@ fn problem(
     title: &'static str,
     detail: impl Into<std::borrow::Cow<'static, str>>,
 ) -> Reply {
-    let problem = Problem {
-        kind,
-        title,
-        detail: detail.into(),
-        faults: Vec::new(),
-        members: serde_json::Map::new(),
-        cause: None,
-    };
+    let problem = Problem { kind, title, detail: detail.into(), members: serde_json::Map::new(), cause: None };
     Reply { problem: Some(Arc::new(problem)), ..Reply::new(status) }
 }
 

@@ -17,8 +17,11 @@ use crate::reply::Reply;
 
 /// One step in the shaping of an answer's body.
 pub trait Shaper: Send {
-    /// Bytes that are to be at hand before any of it goes on; `None` where all must be.
-    fn needs(&self) -> Option<usize>;
+    /// Bytes that are to be at hand before any of it goes on; `None` where all must be, as it is unless it says something
+    /// else.
+    fn needs(&self) -> Option<usize> {
+        None
+    }
 
     /// Whether it reads what the answer says, and so needs it without its content coding.
     fn reads(&self) -> bool {
@@ -49,7 +52,9 @@ pub trait Shaper: Send {
     ///
     /// # Errors
     /// The answer ends here.
-    fn push(&mut self, part: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed>;
+    fn push(&mut self, _part: &[u8], _out: &mut Vec<u8>) -> Result<(), Malformed> {
+        Err(Malformed::new(0, "it has to be whole"))
+    }
 
     /// No more of the body is at hand for now: appends what it held back, if that is of use.
     ///
@@ -63,7 +68,9 @@ pub trait Shaper: Send {
     ///
     /// # Errors
     /// It ended too early.
-    fn end(&mut self, trailers: Option<&HeaderMap>, out: &mut Vec<u8>) -> Result<(), Malformed>;
+    fn end(&mut self, _trailers: Option<&HeaderMap>, _out: &mut Vec<u8>) -> Result<(), Malformed> {
+        Err(Malformed::new(0, "it has to be whole"))
+    }
 }
 
 /// All steps that an answer goes through.
@@ -73,6 +80,8 @@ pub struct Shaping {
     /// Bytes of an answer that are held at most.
     most: u64,
     decoder: Option<Decoder>,
+    /// What comes out depends on what content codings the client can read.
+    varies: bool,
 }
 
 /// Fields that say something of the very bytes of a body.
@@ -95,6 +104,15 @@ pub fn reshaped(head: &mut ResponseHeader) {
     drop(weak.map(|weak| head.insert_header(ETAG, weak)));
 }
 
+/// The answer depends on what content codings the client can read.
+pub fn varies(head: &mut ResponseHeader) {
+    let name = ACCEPT_ENCODING.as_str().as_bytes();
+    let mut said = head.headers.get_all(VARY).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if !said.any(|said| matches!(said.trim_ascii(), said if said == b"*" || said.eq_ignore_ascii_case(name))) {
+        let _ = head.append_header(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+}
+
 impl Shaping {
     /// No steps yet; an answer may have so many bytes to be held.
     pub fn new(most: u64) -> Self {
@@ -104,6 +122,11 @@ impl Shaping {
     /// Adds a step after those before.
     pub fn add(&mut self, step: Box<dyn Shaper>) {
         self.steps.push(step);
+    }
+
+    /// What comes out depends on what content codings the client can read.
+    pub fn varies(&mut self) {
+        self.varies = true;
     }
 
     /// Whether an answer goes on as it is.
@@ -144,6 +167,9 @@ impl Shaping {
             decoded(head);
         }
         self.steps.iter_mut().for_each(|step| step.head(head));
+        if self.varies {
+            varies(head);
+        }
         Ok(())
     }
 
@@ -173,7 +199,11 @@ impl Shaping {
                 Some(Some(Err(Failed::TooLarge))) => return Err(self.too_large()),
             }
         }
-        self.steps.iter_mut().try_fold(body, |body, step| step.whole(head, body, trailers))
+        let body = self.steps.iter_mut().try_fold(body, |body, step| step.whole(head, body, trailers))?;
+        if self.varies {
+            varies(head);
+        }
+        Ok(body)
     }
 
     /// The body is larger than what is held: only steps that do not read it are left, if it may pass.

@@ -186,6 +186,11 @@ impl Room {
     }
 }
 
+/// The answer where there is none.
+pub fn no_room() -> Reply {
+    Reply::busy("there is no room for another body").retry_after(1).closing()
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
         TAKEN.fetch_sub(self.0, Ordering::Relaxed);

@@ -22,8 +22,8 @@ pub mod xml;
 use std::borrow::Cow;
 use std::fmt;
 
-pub use answer::{Shaper, Shaping, refusal, reshaped};
-pub use held::{Held, Room, Sends};
+pub use answer::{Shaper, Shaping, refusal, reshaped, varies};
+pub use held::{Held, Room, Sends, no_room};
 pub use media::{is_json, is_xml};
 pub use parts::{Parts, member, merge, object, without_nulls};
 

@@ -101,8 +101,13 @@ pub struct Route {
 
 impl Route {
     /// Whether bodies of a request to the route are looked at, or made by the gateway.
+    pub fn reads_bodies(&self, facts: &Facts) -> bool {
+        self.chain.reads_bodies(facts) || matches!(self.destination, Destination::Aggregate(_))
+    }
+
+    /// Whether they are looked at, made or compressed.
     pub fn shapes_bodies(&self, facts: &Facts) -> bool {
-        self.chain.shapes_bodies(facts) || matches!(self.destination, Destination::Aggregate(_))
+        self.chain.shapes_bodies(facts) || self.reads_bodies(facts)
     }
 }
 
@@ -113,7 +118,7 @@ pub enum Destination {
     /// To a server of one of several pools.
     Split(Split),
     /// To servers of several pools, whose answers are put together.
-    Aggregate(Box<Aggregate>),
+    Aggregate(Arc<Aggregate>),
     /// Nowhere: the gateway answers.
     Reply(Canned),
 }
@@ -366,6 +371,16 @@ fn report_conflict(build: &mut Build<'_>, first: Place, second: Place, example: 
     });
 }
 
+/// What policies look at bodies, all of them or by one of their keys.
+const OF_BODIES: [(&str, Option<&str>); 6] = [
+    ("validate", Some("body")),
+    ("request", Some("body")),
+    ("response", Some("body")),
+    ("soap", None),
+    ("graphql", None),
+    ("graphql_guard", None),
+];
+
 struct Routes<'t> {
     root: &'t Node,
     meter: &'t Meter,
@@ -439,7 +454,7 @@ impl Routes<'_> {
             Some(aggregate) if !config.has_other_destination() => spec
                 .as_ref()
                 .and_then(|_| self.aggregate(aggregate, &layers, &scope, build))
-                .map(Box::new)
+                .map(Arc::new)
                 .map(Destination::Aggregate),
             _ => self.destination(&config, &scope, build),
         };
@@ -448,11 +463,17 @@ impl Routes<'_> {
             build.error("cache", "the route answers by itself, so there is nothing to cache");
             whole = false;
         }
-        if matches!(destination, Some(Destination::Reply(_)))
-            && node.get("validate").is_some_and(|v| v.get("body").is_some())
-        {
-            build.error("validate.body", "the route answers by itself, so no body is looked at");
-            whole = false;
+        if matches!(destination, Some(Destination::Reply(_))) {
+            for (key, below) in OF_BODIES {
+                let Some(policy) = node.get(key).filter(|policy| policy.value != Value::Boolean(false)) else {
+                    continue;
+                };
+                if below.is_none_or(|below| policy.get(below).is_some()) {
+                    let key = below.map_or(key.to_owned(), |below| format!("{key}.{below}"));
+                    build.error(&key, "the route answers by itself, so no body is looked at");
+                    whole = false;
+                }
+            }
         }
         if let (Some(chain), Some(destination)) = (&chain, &destination) {
             whole &= check_grpc(chain, destination, &layers, build);

@@ -20,7 +20,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILE
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Policy, Scope, Terms, Verdict};
+use super::{Policy, Scope, Shaped, Terms, Verdict};
 use crate::body::grpc::{Answer, Call, GrpcConfig, Refused, Status, Transcoder, timeout};
 use crate::body::media;
 use crate::body::{Filter, HELD, Held, Malformed, Shaper, refusal, reshaped};
@@ -119,12 +119,7 @@ impl Policy for GrpcJson {
         Ok(())
     }
 
-    fn shaper(
-        &self,
-        head: &ResponseHeader,
-        request: &RequestHeader,
-        facts: &Facts,
-    ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+    fn shaper(&self, head: &ResponseHeader, request: &RequestHeader, facts: &Facts) -> Shaped {
         let Some(call) = &facts.call else { return Ok(None) };
         if !is_grpc(head) {
             return Err(failed(&Status::from_http(head.status)));
@@ -171,9 +166,8 @@ pub(super) fn failed(status: &Status) -> Reply {
         "" => format!("the call ended with {}", status.name()),
         message => message.to_owned(),
     };
-    let mut reply = Reply::call_failed(detail).with_members(status.members());
-    reply.status = status.http();
-    reply
+    let reply = Reply::call_failed(detail).with_status(status.http());
+    status.members().into_iter().fold(reply, |reply, (name, value)| reply.and(name, value))
 }
 
 /// Makes JSON of an answer.

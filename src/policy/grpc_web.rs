@@ -17,7 +17,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use serde::Deserialize;
 
 use super::grpc_json::{failed, is_grpc};
-use super::{Policy, Scope, Terms, Verdict};
+use super::{Policy, Scope, Shaped, Terms, Verdict};
 use crate::body::grpc::Status;
 use crate::body::grpc::web::{Coding, Decode, Encode};
 use crate::body::{Filter, Held, Malformed, Shaper, refusal, reshaped};
@@ -69,12 +69,7 @@ impl Policy for GrpcWeb {
         Ok(())
     }
 
-    fn shaper(
-        &self,
-        head: &ResponseHeader,
-        request: &RequestHeader,
-        facts: &Facts,
-    ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+    fn shaper(&self, head: &ResponseHeader, request: &RequestHeader, facts: &Facts) -> Shaped {
         let (Some(coding), Some(content_type)) = (facts.grpc_web, request.headers.get(CONTENT_TYPE)) else {
             return Ok(None);
         };

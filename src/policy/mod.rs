@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderName;
+use http::header::CONTENT_ENCODING;
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde::de::DeserializeOwned;
 
-use crate::body::{HELD, Held, Shaper, Shaping};
+use crate::body::{HELD, Held, Shaper, Shaping, varies};
 use crate::build::{Build, Node, Value};
 use crate::cache::Zones;
 use crate::facts::Facts;
@@ -66,12 +67,7 @@ pub trait Policy: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// The answer that the client gets instead.
-    fn shaper(
-        &self,
-        _head: &ResponseHeader,
-        _request: &RequestHeader,
-        _facts: &Facts,
-    ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+    fn shaper(&self, _head: &ResponseHeader, _request: &RequestHeader, _facts: &Facts) -> Shaped {
         Ok(None)
     }
 
@@ -81,6 +77,9 @@ pub trait Policy: Sized + Send + Sync + 'static {
 
 /// Go on, or answer with this.
 pub type Verdict = Result<(), Reply>;
+
+/// What is to become of an answer's body, if anything is; or the answer that the client gets instead.
+pub type Shaped = Result<Option<Box<dyn Shaper>>, Reply>;
 
 /// What a policy can know of its route when it is compiled.
 #[derive(Clone, Copy)]
@@ -117,6 +116,13 @@ pub struct Scope<'r> {
 }
 
 impl<'r> Scope<'r> {
+    /// The methods that the route takes but HEAD, as `Allow` has them.
+    pub fn bodily_methods(&self) -> Box<str> {
+        let own: Vec<&str> =
+            self.methods.iter().map(|method| method.trim()).filter(|method| *method != "HEAD").collect();
+        if own.is_empty() { "GET, POST".into() } else { own.join(", ").into() }
+    }
+
     /// The names that texts may use.
     pub fn names(&self) -> Names<'r> {
         Names { captures: self.captures, parts: self.parts }
@@ -193,7 +199,7 @@ macro_rules! policies {
                 head: &ResponseHeader,
                 request: &RequestHeader,
                 facts: &Facts,
-            ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+            ) -> Shaped {
                 match self {
                     $(Self::$variant(policy) => policy.shaper(head, request, facts),)*
                 }
@@ -241,7 +247,7 @@ pub use auth::fuzz_token;
 pub use auth::{KeyHash, Providers};
 pub use base::Base;
 pub use cache::{Cache, Wanted};
-pub use compress::Compress;
+pub use compress::{Compress, Offer};
 pub use json::{JsonTemplate, json};
 pub use mirror::Mirror as MirrorTerms;
 pub use terms::Terms;
@@ -351,12 +357,14 @@ impl Chain {
         }
     }
 
-    /// Whether a policy looks at the bodies of a request or its answer: then it stays where these can be held. What gRPC
-    /// sends is not compressed by others.
+    /// Whether a policy looks at the bodies of a request or its answer: then it does not go where these cannot be held.
+    pub fn reads_bodies(&self, facts: &Facts) -> bool {
+        self.terms.holds_body(facts) || self.terms.reads_answers(facts)
+    }
+
+    /// Whether bodies are looked at or compressed. What gRPC sends is not compressed by others.
     pub fn shapes_bodies(&self, facts: &Facts) -> bool {
-        self.terms.holds_body(facts)
-            || self.terms.reads_answers(facts)
-            || (self.compress.is_some() && !facts.is_native_grpc())
+        self.reads_bodies(facts) || (self.compress.is_some() && !facts.is_native_grpc())
     }
 
     /// Runs the request through the policies until one stops it; says which.
@@ -397,26 +405,34 @@ impl Chain {
     }
 
     /// What becomes of the body of an answer with this head: `to_shape` as the upstream gave it, and `to_send` to a client.
+    /// That it depends on what the client can read is said in the head where nothing else becomes of it.
     ///
     /// # Errors
     /// The answer that the client gets instead.
     pub fn shaping(
         &self,
-        head: &ResponseHeader,
+        head: &mut ResponseHeader,
         (to_shape, to_send): (bool, bool),
         request: &RequestHeader,
         facts: &Facts,
     ) -> Result<Shaping, Reply> {
         let mut shaping = Shaping::new(self.terms.most_answer.unwrap_or(HELD));
-        let mut head = Cow::Borrowed(head);
+        let mut shaped = Cow::Borrowed(&*head);
         for (step, _) in self.steps.iter().rev().filter(|_| to_shape && self.terms.reads_answers(facts)) {
-            if let Some(mut shaper) = step.shaper(&head, request, facts)? {
-                shaper.head(head.to_mut());
+            if let Some(mut shaper) = step.shaper(&shaped, request, facts)? {
+                let head = shaped.to_mut();
+                shaper.head(head);
+                if shaper.reads() {
+                    head.remove_header(&CONTENT_ENCODING);
+                }
                 shaping.add(shaper);
             }
         }
-        if let Some(shaper) = self.compress().filter(|_| to_send).and_then(|policy| policy.offer(&head, request)) {
-            shaping.add(shaper);
+        match self.compress().filter(|_| to_send).and_then(|policy| policy.offer(&shaped, request)) {
+            Some(Offer::Coded(shaper)) => shaping.add(shaper),
+            Some(Offer::AsItIs) if shaping.is_empty() => varies(head),
+            Some(Offer::AsItIs) => shaping.varies(),
+            None => {}
         }
         Ok(shaping)
     }

@@ -22,7 +22,7 @@ use http::{Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde::Deserialize;
 
-use super::{JsonTemplate, Scope};
+use super::{JsonTemplate, Scope, Shaped};
 use crate::body::form::{Form, FormConfig};
 use crate::body::jq::{self, Bounds, Program};
 use crate::body::json::{self, Editor, Edits, EditsConfig};
@@ -240,12 +240,7 @@ impl Transform {
     ///
     /// # Errors
     /// The answer in its place, where it cannot be changed.
-    pub fn shaper(
-        self: &Arc<Self>,
-        head: &ResponseHeader,
-        request: &RequestHeader,
-        facts: &Facts,
-    ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+    pub fn shaper(self: &Arc<Self>, head: &ResponseHeader, request: &RequestHeader, facts: &Facts) -> Shaped {
         let unchanged = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
         if unchanged || !(self.status.contains(&head.status.as_u16()) || head.status == StatusCode::NOT_MODIFIED) {
             return Ok(None);

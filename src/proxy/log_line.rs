@@ -137,6 +137,7 @@ fn trace(request: &RequestHeader, carried: &Carried, duration: Duration, ctx: &m
         status: carried.status,
         failed,
         stopped_by: facts.stopped_by,
+        missing: facts.missing.clone(),
         ended: SystemTime::now(),
     });
 }

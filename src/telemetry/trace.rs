@@ -80,6 +80,19 @@ struct Attempt {
     answered: Option<(Duration, u16)>,
     /// Why there was no answer, or none that was taken.
     failed: Option<&'static str>,
+    /// What only an attempt of a request has that the gateway makes to answer another.
+    part: Option<Box<OfPart>>,
+}
+
+/// An attempt of a request that the gateway makes to answer another.
+#[derive(Debug, Clone)]
+struct OfPart {
+    upstream: Option<Arc<str>>,
+    method: Box<str>,
+    /// Since the request began.
+    ended: Duration,
+    /// How often its request was sent before.
+    resent: u64,
 }
 
 /// What became of a request.
@@ -118,6 +131,8 @@ pub struct Span {
     pub failed: bool,
     /// What answered instead of an upstream.
     pub stopped_by: Option<&'static str>,
+    /// The parts that the answer went without, and why.
+    pub missing: Option<Box<str>>,
     /// When it ended.
     pub ended: SystemTime,
 }
@@ -177,7 +192,14 @@ impl Trace {
 
     /// A server is asked, this long after the request began.
     pub fn attempt(&mut self, server: Arc<str>, began: Duration) {
-        self.attempts.push(Attempt { span: fastrand::u64(1..), server, began, answered: None, failed: None });
+        self.attempts.push(Attempt {
+            span: fastrand::u64(1..),
+            server,
+            began,
+            answered: None,
+            failed: None,
+            part: None,
+        });
     }
 
     /// The server that was asked last has answered, this long after the request began.
@@ -199,9 +221,17 @@ impl Trace {
         Self { policies: Vec::new(), attempts: SmallVec::new(), ..self.clone() }
     }
 
-    /// Takes over what became of a request that was made to answer this one.
-    pub fn join(&mut self, fork: Self) {
-        self.attempts.extend(fork.attempts);
+    /// Takes over what became of a request that was made to answer this one: by this method, at an upstream, until so long
+    /// after this one began.
+    pub fn join(&mut self, fork: Self, method: &str, upstream: Option<&Arc<str>>, ended: Duration) {
+        let began: SmallVec<[Duration; 4]> = fork.attempts.iter().map(|attempt| attempt.began).collect();
+        for (i, mut attempt) in fork.attempts.into_iter().enumerate() {
+            attempt.part.get_or_insert_with(|| {
+                let ended = began.get(i + 1).copied().unwrap_or(ended);
+                Box::new(OfPart { upstream: upstream.cloned(), method: method.into(), ended, resent: i as u64 })
+            });
+            self.attempts.push(attempt);
+        }
         self.policies.extend(fork.policies);
     }
 
@@ -265,7 +295,10 @@ impl Span {
             spans.push(below(fastrand::u64(1..), name, INTERNAL, passed.began, passed.ended, attributes, failed));
         }
         for (i, attempt) in trace.attempts.iter().enumerate() {
-            let end = trace.attempts.get(i + 1).map_or(*duration, |next| next.began);
+            let part = attempt.part.as_deref();
+            let next = trace.attempts.get(i + 1).map_or(*duration, |next| next.began);
+            let end = part.map_or(next, |part| part.ended);
+            let (short, method) = part.map_or((short, method), |part| (&*part.method, known_method(&part.method)));
             let mut attributes = Vec::with_capacity(8);
             attributes.push(text("http.request.method", method));
             match attempt.server.parse::<SocketAddr>() {
@@ -275,10 +308,10 @@ impl Span {
                 }
                 Err(_) => attributes.push(text("server.address", &*attempt.server)),
             }
-            attributes.extend(self.upstream.as_deref().map(|upstream| text("portcullis.upstream", upstream)));
-            if i > 0 {
-                attributes.push(number("http.request.resend_count", i as u64));
-            }
+            let upstream = part.map_or(self.upstream.as_deref(), |part| part.upstream.as_deref());
+            attributes.extend(upstream.map(|upstream| text("portcullis.upstream", upstream)));
+            let resent = part.map_or(i as u64, |part| part.resent);
+            attributes.extend((resent > 0).then(|| number("http.request.resend_count", resent)));
             if let Some((after, status)) = attempt.answered {
                 attributes.push(number("http.response.status_code", status.into()));
                 let waited = after.saturating_sub(attempt.began);
@@ -323,6 +356,7 @@ impl Span {
             attributes.push(text("error.type", error));
         }
         attributes.extend(self.stopped_by.map(|by| text("portcullis.stopped_by", by)));
+        attributes.extend(self.missing.as_deref().map(|missing| text("portcullis.missing", missing)));
         attributes
     }
 }
@@ -526,6 +560,7 @@ mod tests {
                 status: Some(200),
                 failed: false,
                 stopped_by: None,
+                missing: None,
                 ended: SystemTime::now(),
             });
         }

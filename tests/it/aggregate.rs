@@ -185,6 +185,27 @@ fn what_is_put_together_is_cached_as_long_as_its_parts() {
 }
 
 #[test]
+fn what_parts_depend_on_the_answer_depends_on() {
+    let part = |vary: &'static str| {
+        Origin::answering(move |seen| {
+            let said = format!("\"{}\"", seen.headers.first("accept-language").unwrap_or(""));
+            answer(200).header("Cache-Control", "max-age=60").header("Vary", vary).body(said)
+        })
+    };
+    let (a, b) = (part("Accept-Language"), part("Accept-Language"));
+    let gw = dashboard("part.a = { upstream = \"a\" }\npart.b = { upstream = \"b\" }")
+        .config("[defaults]\ncache = {}")
+        .upstream("a", &a)
+        .upstream("b", &b)
+        .start();
+    for language in ["de", "en", "de"] {
+        let got = gw.get("/dashboard/1").header("Accept-Language", language).send().expect(200);
+        assert_eq!((got.header("vary"), &got.json()["a"]), ("Accept-Language", &language.into()));
+    }
+    assert_eq!(a.requests().len(), 2);
+}
+
+#[test]
 fn parts_take_the_way_that_their_upstream_needs() {
     let plain = Origin::answering(json("1"));
     let h2 = H2Origin::plain(|_| H2Answer::new(200).body("2"));
@@ -231,4 +252,56 @@ fn mistakes_are_told() {
         let said = wrong(aggregate);
         assert!(said.contains(told), "{aggregate}\n{said}");
     }
+}
+
+#[test]
+fn a_program_puts_parts_together() {
+    let (user, billing) =
+        (Origin::answering(json(r#"{"name": "Ada", "n": 1.50}"#)), Origin::answering(|_| answer(404)));
+    let gw = dashboard(
+        "part.user = { upstream = \"user\" }\n\
+         part.billing = { upstream = \"billing\", optional = true }\n\
+         compose = \"{ name: .user.name, n: .user.n, balance: (.billing.balance // null) }\"",
+    )
+    .upstream("user", &user)
+    .upstream("billing", &billing)
+    .start();
+    let got = gw.get("/dashboard/1").send().expect(200);
+    assert_eq!(
+        (got.text().as_str(), got.header("portcullis-missing")),
+        (r#"{"name":"Ada","n":1.50,"balance":null}"#, "billing")
+    );
+}
+
+#[test]
+fn parts_have_policies_of_their_own_and_the_route_has_its() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let flaky = Origin::answering(move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 => answer(503),
+        _ => answer(200).header("Content-Type", "application/xml").body("<a><b>1</b><c>2</c></a>"),
+    });
+    let silent = Origin::answering(|_| crate::harness::Answer::never());
+    let gw = dashboard(
+        "part.a = { upstream = \"flaky\", retry = { attempts = 1, on = [\"503\"] }, response = { body = { from = \"xml\", remove = [\"a.c\"] } } }\n\
+         part.b = { upstream = \"silent\", timeout = { first_byte = \"50ms\" }, optional = true, fallback = [] }",
+    )
+    .config("[defaults]\nrate_limit = { rate = \"1/d\" }")
+    .upstream("flaky", &flaky)
+    .upstream("silent", &silent)
+    .start();
+    assert_eq!(gw.get("/dashboard/1").send().expect(200).text(), r#"{"a":{"a":{"b":"1"}},"b":[]}"#);
+    gw.get("/dashboard/1").send().expect(429);
+    assert_eq!((flaky.requests().len(), silent.requests().len()), (2, 1));
+}
+
+#[test]
+fn an_answer_that_sets_cookies_is_not_for_others() {
+    let origin =
+        Origin::answering(|_| answer(200).header("Cache-Control", "max-age=60").header("Set-Cookie", "a=b").body("1"));
+    let gw = dashboard("part.a = { upstream = \"a\" }").config("[defaults]\ncache = {}").upstream("a", &origin).start();
+    for _ in 0..2 {
+        let got = gw.get("/dashboard/1").send().expect(200);
+        assert_eq!((got.header("cache-control"), got.maybe("set-cookie")), ("private", ""));
+    }
+    assert_eq!(origin.requests().len(), 2);
 }

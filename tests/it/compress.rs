@@ -145,3 +145,45 @@ fn a_client_that_leaves_ends_it() {
     drop(connection);
     gw.logged("that the client left", |line| line["cause"] == "the client left");
 }
+
+#[test]
+fn websockets_are_none_of_its_business() {
+    let origin = Origin::answering(|_| crate::harness::Answer::websocket_echo());
+    let gw = compressing("true", &origin);
+    let mut connection = gw.connect();
+    let upgrade = connection.get("/").header("Connection", "Upgrade").header("Upgrade", "websocket");
+    let upgrade = upgrade.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==").header("Sec-WebSocket-Version", "13");
+    upgrade.send().expect(101);
+}
+
+#[test]
+fn what_was_decoded_to_be_read_is_compressed_anew() {
+    let coded = zstd::encode_all(format!("{{\"a\": 1, \"text\": \"{}\"}}", text(5000)).as_bytes(), 1).unwrap();
+    let origin = Origin::answering(move |_| {
+        let found = answer(200).header("Content-Type", "application/json").header("Content-Encoding", "zstd");
+        found.header("Vary", "Accept-Encoding").body(&coded)
+    });
+    let gw = gateway()
+        .config("[defaults]\ncompress = true\nresponse = { body = { remove = [\"a\"] } }")
+        .everything_to(&origin)
+        .start();
+    for accepts in ["gzip", "x"] {
+        let got = gw.get("/").header("Accept-Encoding", accepts).send().expect(200);
+        assert_eq!(
+            (got.maybe("content-encoding"), got.header("vary")),
+            (if accepts == "x" { "" } else { accepts }, "Accept-Encoding")
+        );
+        assert_eq!(undone(&got), format!("{{ \"text\": \"{}\"}}", text(5000)));
+    }
+}
+
+#[test]
+fn who_can_read_no_coding_gets_the_answer_as_it_is() {
+    let origin = of_length(5000);
+    let gw = compressing("true", &origin);
+    let got = gw.get("/").send().expect(200);
+    assert_eq!(
+        (got.header("content-length"), got.header("vary"), got.header("etag")),
+        ("5000", "Accept-Encoding", "\"a\"")
+    );
+}

@@ -84,6 +84,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["the route answers by itself, so no body is looked at"],
     ),
     (
+        "[[route]]\nmatch = \"/\"\nrespond = {}\nresponse = { body = { remove = [\"a\"] } }",
+        &["the route answers by itself, so no body is looked at"],
+    ),
+    (
         "[[route]]\nmatch = \"/\"\nupstream = \"o\"\nvalidate = { openapi = \"u.yaml\" }",
         &["cannot read", "u.yaml", ":8:24"],
     ),

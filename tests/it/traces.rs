@@ -289,3 +289,28 @@ fn a_collector_of_opentelemetry_understands_the_spans() {
         }
     }
 }
+
+#[test]
+fn each_part_of_an_aggregate_has_a_span() {
+    let (collector, a) = (collector(), Origin::answering(|_| answer(200).body("1")));
+    let gone = Origin::answering(|_| answer(404));
+    let gw = gateway()
+        .config(&trace(&collector, "1.0"))
+        .upstream("a", &a)
+        .upstream("gone", &gone)
+        .config(
+            "[[route]]\nmatch = \"/x\"\n[route.aggregate]\npart.one = { upstream = \"a\" }\n\
+             part.two = { upstream = \"gone\", method = \"POST\", optional = true }",
+        )
+        .start();
+    gw.get("/x").send().expect(200);
+    let spans = wait_for_spans(&collector, 3);
+    let server = spans.iter().find(|span| span["name"] == "GET /x").unwrap();
+    assert_eq!(attribute(server, "portcullis.missing")["stringValue"], "two: it was answered with 404 Not Found");
+    for (upstream, method) in [("a", "GET"), ("gone", "POST")] {
+        let part = spans.iter().find(|span| span["name"] == method).unwrap();
+        assert_eq!(part["parentSpanId"], server["spanId"]);
+        assert_eq!(attribute(part, "portcullis.upstream")["stringValue"], upstream);
+        assert!(attribute(part, "http.request.resend_count").is_null());
+    }
+}

@@ -102,6 +102,43 @@ fn forms_become_json() {
 }
 
 #[test]
+fn json_becomes_a_form_and_multipart_becomes_json() {
+    let origin = Origin::answering(echo);
+    let gw = gateway()
+        .upstream("origin", &origin)
+        .config(
+            "[[route]]\nmatch = \"/form\"\nupstream = \"origin\"\nrequest = { body = { to = \"form\" } }\n\
+             [[route]]\nmatch = \"/multipart\"\nupstream = \"origin\"\nrequest = { body = { from = \"multipart\" } }",
+        )
+        .start();
+    let post = |target: &str, media: &str, body: &str| gw.post(target).header("Content-Type", media).body(body).send();
+    assert_eq!(
+        post("/form", "application/json", r#"{"a": ["1", 2.0], "b": "x y&"}"#).expect(200).text(),
+        "a=1&a=2.0&b=x+y%26"
+    );
+    assert_eq!(origin.only_request().header("content-type"), "application/x-www-form-urlencoded");
+    let whole = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n";
+    let media = "multipart/form-data; boundary=x";
+    assert_eq!(post("/multipart", media, whole).expect(200).text(), r#"{"a":"1"}"#);
+    for cut in [whole.len() - 4, 20, 1] {
+        post("/multipart", media, &whole[..cut]).expect(400).problem("bad-request");
+    }
+}
+
+#[test]
+fn hostile_xml_reaches_nobody() {
+    let origin = Origin::answering(echo);
+    let gw = asking(r#"{ from = "xml" }"#, &origin);
+    let laughs = "<!DOCTYPE a [<!ENTITY b \"ha\"><!ENTITY c \"&b;&b;\">]><a>&c;</a>";
+    let external = "<!DOCTYPE a [<!ENTITY x SYSTEM \"file:///etc/passwd\">]><a>&x;</a>";
+    let deep = format!("{}{}", "<a>".repeat(50_000), "</a>".repeat(50_000));
+    for body in [laughs, external, &deep, "<a><b></a>", "<a/><b/>", "<a x='1' x='2'/>", "<a>\u{1}</a>", "<a"] {
+        gw.post("/").header("Content-Type", "application/xml").body(body).send().expect(400).problem("bad-request");
+    }
+    assert_eq!(origin.requests().len(), 0);
+}
+
+#[test]
 fn what_cannot_be_read_is_refused() {
     let origin = Origin::answering(echo);
     let gw = asking(r#"{ remove = ["a"] }"#, &origin);
@@ -110,7 +147,12 @@ fn what_cannot_be_read_is_refused() {
     post(b"{\"a\": \"\xff\"}", "application/json").expect(400).problem("bad-request");
     post("[".repeat(100_000).as_bytes(), "application/json").expect(400).problem("bad-request");
     post(b"<a/>", "application/xml").expect(415).problem("unsupported-media-type");
-    post(&vec![b' '; (1 << 20) + 1], "application/json").expect(413).problem("body-too-large");
+    // One who says how much it has is refused before it sends that, and before it is told to go on.
+    let mut long = gw.connect();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n";
+    long.send_raw(format!("{head}Content-Length: {}\r\n\r\n", (1 << 20) + 1));
+    let refused = long.response_to("POST").unwrap().expect(413).problem("body-too-large");
+    assert!(refused.interim.is_empty());
     gw.post("/")
         .header("Content-Type", "application/json")
         .header("Content-Encoding", "gzip")
@@ -118,6 +160,9 @@ fn what_cannot_be_read_is_refused() {
         .send()
         .expect(413)
         .problem("body-too-large");
+    let bomb = zstd::encode_all(&vec![b' '; 9 << 20][..], 1).unwrap();
+    let zstd = gw.post("/").header("Content-Type", "application/json").header("Content-Encoding", "zstd").body(bomb);
+    zstd.send().expect(413).problem("body-too-large");
     gw.post("/")
         .header("Content-Type", "application/json")
         .header("Content-Encoding", "gzip")
@@ -312,4 +357,13 @@ fn mistakes_are_told() {
         let said = wrong(key, body);
         assert!(said.contains(told), "{body}\n{said}");
     }
+}
+
+#[test]
+fn what_has_not_changed_has_no_body() {
+    let raw = b"HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\nContent-Length: 16\r\n\r\n";
+    let origin = Origin::answering(move |_| Answer::raw(raw));
+    let gw = answering(r#"{ remove = ["a"] }"#, &origin);
+    let got = gw.get("/").header("If-None-Match", "\"1\"").send().expect(304);
+    assert_eq!((got.header("etag"), got.maybe("content-length")), ("W/\"1\"", ""));
 }

@@ -19,7 +19,9 @@ fn krakends_examples_give_what_they_promise() {
             "/posts?userId=1" => {
                 r#"[{"userId": 1, "id": 1, "title": "a", "body": "x"}, {"userId": 1, "id": 2, "title": "b", "body": "y"}]"#
             }
-            "/users/1" => r#"{"id": 1, "name": "Leanne Graham", "username": "Bret", "email": "Sincere@april.biz"}"#,
+            "/users/1" | "/users/2" => {
+                r#"{"id": 1, "name": "Leanne Graham", "username": "Bret", "email": "Sincere@april.biz"}"#
+            }
             "/hotels/25" => r#"{"hotel_id": 25, "name": "Hotel California", "destination_id": 1034}"#,
             "/destinations/1034" => r#"{"destination_id": 1034, "destinations": ["LAX", "SFO", "OAK"]}"#,
             _ => return answer(500),
@@ -38,6 +40,8 @@ fn krakends_examples_give_what_they_promise() {
         r#"{"hotel_id":25,"name":"Hotel California","destination_id":1034,"destinations":["LAX", "SFO", "OAK"]}"#
     );
     assert_eq!(got("/overview/1").maybe("portcullis-missing"), "");
+    let partial = got("/overview/2");
+    assert_eq!((partial.header("portcullis-missing"), &partial.json()["posts"]), ("posts", &serde_json::json!([])));
 }
 
 #[test]
@@ -61,5 +65,13 @@ fn kongs_plugins_have_their_like() {
     let sent: serde_json::Value = serde_json::from_str(&seen.text()).unwrap();
     assert_eq!(sent, serde_json::json!({ "param-new": 2, "body-param1": "some_value" }));
     assert_eq!(gw.get("/summary").send().expect(200).text(), r#"{"name":"Ada","orders":3}"#);
+    gw.post("/sized")
+        .header("Content-Type", "text/plain")
+        .body("x".repeat(9000))
+        .send()
+        .expect(413)
+        .problem("body-too-large");
+    let limited = (0..6).map(|_| gw.post("/sized").body("x").send().status).filter(|status| *status == 429).count();
+    assert!(limited >= 1);
     gw.post("/validated?page=1").header("Content-Type", "application/json").body("{}").send().expect(400);
 }

@@ -78,7 +78,7 @@ fn requests_are_what_the_document_says() {
         ]
     );
     let body = put.rules.body.as_ref().unwrap();
-    assert!(body.required && body.contents[1].0 == "text/csv" && body.contents[1].1.is_none());
+    assert!(body.required && body.contents[1].0.as_str() == "text/csv" && body.contents[1].1.is_none());
     let schema = body.contents[0].1.as_ref().unwrap();
     assert!(schema.check(br#"{"name": null, "friend": {"name": "x"}}"#, 1).is_ok());
     let wrong = schema.check(br#"{"name": "a", "friend": {"name": 1}}"#, 1).unwrap_err();

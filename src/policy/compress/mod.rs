@@ -15,7 +15,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde::Deserialize;
@@ -23,7 +23,7 @@ use serde::Deserialize;
 use super::{Policy, Scope};
 use crate::body::coding::{Coding, Encoder};
 use crate::body::media::Range;
-use crate::body::{Malformed, Shaper, reshaped};
+use crate::body::{Malformed, Shaper, reshaped, varies};
 use crate::build::{Build, Node, Table, Value};
 use crate::reply::Reply;
 use crate::types::{Size, weighted};
@@ -62,6 +62,14 @@ const TYPES: [&str; 12] = [
 
 /// Bytes that are held before an answer of unknown length goes on.
 const HELD: usize = 64 << 10;
+
+/// What becomes of an answer that may be compressed.
+pub enum Offer {
+    /// It is.
+    Coded(Box<dyn Shaper>),
+    /// It is not for this client, but may be for others.
+    AsItIs,
+}
 
 /// The compiled policy.
 pub struct Compress {
@@ -115,9 +123,12 @@ impl Policy for Compress {
 impl Compress {
     /// What an answer with this head goes through: it is compressed, or only said to depend on the request. None where it
     /// is left as it is.
-    pub fn offer(&self, head: &ResponseHeader, request: &RequestHeader) -> Option<Box<dyn Shaper>> {
+    pub fn offer(&self, head: &ResponseHeader, request: &RequestHeader) -> Option<Offer> {
         let coding = self.is_for(head).then(|| preferred(&request.headers, &self.algorithms))?;
-        Some(Box::new(Compressing { coding, min_size: self.min_size, encoder: None }))
+        Some(match coding {
+            Some(coding) => Offer::Coded(Box::new(Compressing { coding, min_size: self.min_size, encoder: None })),
+            None => Offer::AsItIs,
+        })
     }
 
     fn is_for(&self, head: &ResponseHeader) -> bool {
@@ -160,29 +171,20 @@ fn preferred(fields: &HeaderMap, known: &[Coding]) -> Option<Coding> {
     best.filter(|(_, weight)| *weight >= identity.unwrap_or(0)).map(|(coding, _)| coding)
 }
 
-/// The answer depends on what the client can read.
-fn vary(head: &mut ResponseHeader) {
-    let name = ACCEPT_ENCODING.as_str().as_bytes();
-    let mut said = head.headers.get_all(VARY).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    if !said.any(|said| matches!(said.trim_ascii(), said if said == b"*" || said.eq_ignore_ascii_case(name))) {
-        let _ = head.append_header(VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
-}
-
-/// An answer that is being compressed, or might have been.
+/// An answer that is being compressed.
 struct Compressing {
-    coding: Option<Coding>,
+    coding: Coding,
     min_size: u64,
     encoder: Option<Encoder>,
 }
 
 impl Compressing {
     /// What compresses it, from the first use on.
-    fn encoder(&mut self) -> Result<Option<&mut Encoder>, Malformed> {
-        if let (None, Some(coding)) = (&self.encoder, self.coding) {
-            self.encoder = Some(Encoder::new(coding).map_err(failed)?);
+    fn encoder(&mut self) -> Result<&mut Encoder, Malformed> {
+        match &mut self.encoder {
+            Some(encoder) => Ok(encoder),
+            none => Ok(none.insert(Encoder::new(self.coding).map_err(failed)?)),
         }
-        Ok(self.encoder.as_mut())
     }
 }
 
@@ -192,7 +194,7 @@ fn failed(error: std::io::Error) -> Malformed {
 
 impl Shaper for Compressing {
     fn needs(&self) -> Option<usize> {
-        Some(if self.coding.is_some() { HELD } else { 0 })
+        Some(HELD)
     }
 
     fn reads(&self) -> bool {
@@ -200,16 +202,14 @@ impl Shaper for Compressing {
     }
 
     fn head(&mut self, head: &mut ResponseHeader) {
-        vary(head);
-        if let Some(coding) = self.coding {
-            reshaped(head);
-            let _ = head.insert_header(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-        }
+        varies(head);
+        reshaped(head);
+        let _ = head.insert_header(CONTENT_ENCODING, HeaderValue::from_static(self.coding.name()));
     }
 
     fn whole(&mut self, head: &mut ResponseHeader, body: Bytes, trailers: Option<&HeaderMap>) -> Result<Bytes, Reply> {
-        vary(head);
-        if self.coding.is_none() || (body.len() as u64) < self.min_size.max(1) {
+        varies(head);
+        if (body.len() as u64) < self.min_size.max(1) {
             return Ok(body);
         }
         let mut out = Vec::with_capacity(body.len() / 2);
@@ -222,17 +222,11 @@ impl Shaper for Compressing {
     }
 
     fn push(&mut self, part: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-        match self.encoder()? {
-            Some(encoder) => encoder.push(part, out).map_err(failed),
-            None => {
-                out.extend_from_slice(part);
-                Ok(())
-            }
-        }
+        self.encoder()?.push(part, out).map_err(failed)
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Malformed> {
-        self.encoder()?.map_or(Ok(()), |encoder| encoder.flush(out)).map_err(failed)
+        self.encoder()?.flush(out).map_err(failed)
     }
 
     fn end(&mut self, _: Option<&HeaderMap>, out: &mut Vec<u8>) -> Result<(), Malformed> {

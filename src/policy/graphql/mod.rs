@@ -23,9 +23,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::json::with_body;
-use super::{JsonTemplate, Policy, Scope, Terms, Verdict, json};
+use super::{JsonTemplate, Policy, Scope, Shaped, Terms, Verdict, json};
 use crate::body::graphql::{Document, Kind, Operation};
-use crate::body::{Held, Malformed, Sends, Shaper, is_json, member, refusal, reshaped};
+use crate::body::{Held, Sends, Shaper, is_json, member, refusal, reshaped};
 use crate::build::{self, Build, Node};
 use crate::facts::{Facts, Values};
 use crate::reply::Reply;
@@ -56,6 +56,8 @@ pub struct Graphql {
     reads_body: bool,
     answers: Arc<Answers>,
     most: Option<u64>,
+    /// The methods that have an answer with a body, as `Allow` has them.
+    methods: Box<str>,
 }
 
 /// Where the value of a variable comes from.
@@ -144,6 +146,7 @@ impl Policy for Graphql {
             reads_body,
             answers: Arc::new(Answers { unwrap: config.unwrap.map(Into::into), partial: config.partial, codes }),
             most: config.max.map(|max| max.0),
+            methods: scope.bodily_methods(),
         })
     }
 
@@ -155,7 +158,7 @@ impl Policy for Graphql {
 
     fn body(&self, held: &mut Held, request: &RequestHeader, facts: &mut Facts) -> Verdict {
         if request.method == Method::HEAD {
-            return Err(Reply::method_not_allowed("a query has an answer with a body").allow("GET, POST"));
+            return Err(Reply::method_not_allowed("a query has an answer with a body").allow(&self.methods));
         }
         let client = if self.reads_body { held.json()? } else { Bytes::from_static(b"null") };
         let body = with_body(client, facts, |facts| self.render(&Values { request, facts }))?;
@@ -176,7 +179,7 @@ impl Policy for Graphql {
         Ok(())
     }
 
-    fn shaper(&self, head: &ResponseHeader, _: &RequestHeader, _: &Facts) -> Result<Option<Box<dyn Shaper>>, Reply> {
+    fn shaper(&self, head: &ResponseHeader, _: &RequestHeader, _: &Facts) -> Shaped {
         let json = head.headers.get(CONTENT_TYPE).is_some_and(|media| is_json(media.as_bytes()));
         match (json, head.status.is_success()) {
             (true, _) => Ok(Some(Box::new(Answer { answers: self.answers.clone(), status: head.status }))),
@@ -345,10 +348,6 @@ impl Answers {
 }
 
 impl Shaper for Answer {
-    fn needs(&self) -> Option<usize> {
-        None
-    }
-
     fn head(&mut self, head: &mut ResponseHeader) {
         reshaped(head);
         let _ = head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -372,13 +371,5 @@ impl Shaper for Answer {
         let data = Bytes::copy_from_slice(data.as_bytes());
         self.head(head);
         Ok(data)
-    }
-
-    fn push(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Malformed> {
-        Err(Malformed::new(0, "it has to be whole"))
-    }
-
-    fn end(&mut self, _: Option<&HeaderMap>, _: &mut Vec<u8>) -> Result<(), Malformed> {
-        Err(Malformed::new(0, "it has to be whole"))
     }
 }

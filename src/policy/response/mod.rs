@@ -14,11 +14,9 @@ use serde::Deserialize;
 
 use super::edits::{Edits, EditsConfig};
 use super::transform::{Side, Transform, TransformConfig};
-use super::{Policy, Scope, Terms};
-use crate::body::Shaper;
+use super::{Policy, Scope, Shaped, Terms};
 use crate::build::Build;
 use crate::facts::{Facts, Values};
-use crate::reply::Reply;
 
 /// `response` as it is written.
 #[derive(Deserialize, Default)]
@@ -56,12 +54,7 @@ impl Policy for Response {
         }
     }
 
-    fn shaper(
-        &self,
-        head: &ResponseHeader,
-        request: &RequestHeader,
-        facts: &Facts,
-    ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+    fn shaper(&self, head: &ResponseHeader, request: &RequestHeader, facts: &Facts) -> Shaped {
         self.body.as_ref().map_or(Ok(None), |body| body.shaper(head, request, facts))
     }
 

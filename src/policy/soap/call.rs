@@ -16,7 +16,7 @@ use crate::body::{Held, Malformed, Sends, Shaper, is_xml, member, refusal, resha
 use crate::build::Build;
 use crate::facts::{Facts, Values};
 use crate::policy::json::with_body;
-use crate::policy::{JsonTemplate, Scope, Verdict};
+use crate::policy::{JsonTemplate, Scope, Shaped, Verdict};
 use crate::reply::Reply;
 use crate::types::template::Names;
 
@@ -70,6 +70,8 @@ pub(super) struct Call {
     unwrap: Option<Box<str>>,
     faults: BTreeMap<String, StatusCode>,
     xml: Xml,
+    /// The methods that have an answer with a body, as `Allow` has them.
+    methods: Box<str>,
 }
 
 const SOAP_ACTION: HeaderName = HeaderName::from_static("soapaction");
@@ -137,13 +139,14 @@ impl Call {
             unwrap: config.unwrap.as_deref().map(Box::from),
             faults,
             xml: xml?,
+            methods: scope.bodily_methods(),
         })
     }
 
     /// Makes the message.
     pub fn request(&self, held: &mut Held, request: &RequestHeader, facts: &mut Facts) -> Verdict {
         if request.method == Method::HEAD {
-            return Err(Reply::method_not_allowed("a call has an answer with a body").allow("GET, POST"));
+            return Err(Reply::method_not_allowed("a call has an answer with a body").allow(&self.methods));
         }
         let client = held.json()?;
         let (headers, content) = with_body(client.clone(), facts, |facts| {
@@ -178,7 +181,7 @@ impl Call {
     ///
     /// # Errors
     /// It is no message.
-    pub fn shaper(self: &Arc<Self>, head: &ResponseHeader) -> Result<Option<Box<dyn Shaper>>, Reply> {
+    pub fn shaper(self: &Arc<Self>, head: &ResponseHeader) -> Shaped {
         let content_type = head.headers.get(CONTENT_TYPE);
         let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::ACCEPTED);
         match content_type.is_some_and(|media| is_xml(media.as_bytes())) {
@@ -241,10 +244,6 @@ impl Answer {
 }
 
 impl Shaper for Answer {
-    fn needs(&self) -> Option<usize> {
-        None
-    }
-
     fn head(&mut self, head: &mut ResponseHeader) {
         reshaped(head);
         let _ = head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -258,13 +257,5 @@ impl Shaper for Answer {
         let json = self.json(&body)?;
         self.head(head);
         Ok(json.into())
-    }
-
-    fn push(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Malformed> {
-        Err(Malformed::new(0, "it has to be whole"))
-    }
-
-    fn end(&mut self, _: Option<&HeaderMap>, _: &mut Vec<u8>) -> Result<(), Malformed> {
-        Err(Malformed::new(0, "it has to be whole"))
     }
 }

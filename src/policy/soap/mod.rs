@@ -24,13 +24,12 @@ use serde::Deserialize;
 
 use self::call::{Call, CallConfig};
 use self::serve::{Serve, ServeConfig};
-use super::{Policy, Scope, Terms, Verdict};
+use super::{Policy, Scope, Shaped, Terms, Verdict};
 use crate::body::xml::soap;
 use crate::body::xml::{Namespaces, Xml, XmlConfig};
-use crate::body::{Held, Malformed, Shaper, charset};
+use crate::body::{Held, Malformed, charset};
 use crate::build::Build;
 use crate::facts::Facts;
-use crate::reply::Reply;
 use crate::types::Size;
 
 /// `soap` as it is written.
@@ -97,12 +96,7 @@ impl Policy for Soap {
         Ok(())
     }
 
-    fn shaper(
-        &self,
-        head: &ResponseHeader,
-        _: &RequestHeader,
-        facts: &Facts,
-    ) -> Result<Option<Box<dyn Shaper>>, Reply> {
+    fn shaper(&self, head: &ResponseHeader, _: &RequestHeader, facts: &Facts) -> Shaped {
         match &self.way {
             Way::Call(call) => call.shaper(head),
             Way::Serve(serve) => Ok(serve.shaper(facts)),

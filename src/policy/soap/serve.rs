@@ -15,7 +15,7 @@ use super::{Mapping, check_names, limit, text};
 use crate::body::media::parameter;
 use crate::body::xml::Xml;
 use crate::body::xml::soap::{self, Blame, Envelope, Version, Wrapping, Wrong};
-use crate::body::{Held, Malformed, Sends, Shaper, is_json, is_xml, refusal, reshaped};
+use crate::body::{Held, Sends, Shaper, is_json, is_xml, refusal, reshaped};
 use crate::build::Build;
 use crate::facts::{Called, Facts, Values};
 use crate::policy::json::with_body;
@@ -320,10 +320,6 @@ impl Answer {
 }
 
 impl Shaper for Answer {
-    fn needs(&self) -> Option<usize> {
-        None
-    }
-
     fn fills(&self) -> bool {
         true
     }
@@ -339,13 +335,5 @@ impl Shaper for Answer {
         self.head(head);
         let _ = head.set_status(status);
         Ok(message.into())
-    }
-
-    fn push(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Malformed> {
-        Err(Malformed::new(0, "it has to be whole"))
-    }
-
-    fn end(&mut self, _: Option<&HeaderMap>, _: &mut Vec<u8>) -> Result<(), Malformed> {
-        Err(Malformed::new(0, "it has to be whole"))
     }
 }

@@ -225,7 +225,7 @@ fn invalid(faults: Vec<Fault>) -> Reply {
         1 => "one thing is wrong, see `errors`".to_owned(),
         many => format!("{many} things are wrong, see `errors`"),
     };
-    Reply::invalid_request(detail).because(first).listing(faults)
+    Reply::invalid_request(detail).because(first).listing(&faults)
 }
 
 #[cfg(test)]

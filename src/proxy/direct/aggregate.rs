@@ -9,24 +9,24 @@ use std::time::Instant;
 
 use ::http::header::{
     ACCEPT, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, SET_COOKIE, VARY,
 };
-use ::http::{HeaderMap, StatusCode};
+use ::http::{HeaderMap, Method, StatusCode};
 use bytes::Bytes;
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
 use super::Direct;
-use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting};
+use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting, refused};
 use super::shaped::Source;
 use super::upload::Upload;
 use crate::body::jq::Bounds;
-use crate::body::{Parts, merge, object, refusal};
+use crate::body::{Parts, Room, merge, no_room, object, refusal};
 use crate::cache::Directives;
 use crate::deadline::Alarm;
 use crate::facts::{Connection, Facts, Values};
-use crate::gateway::{Aggregate, Compose, Destination, Part, PartBody, Route};
+use crate::gateway::{Aggregate, Compose, Part, PartBody};
 use crate::proxy::Ctx;
 use crate::proxy::patience::Patience;
 use crate::reply::Reply;
@@ -44,8 +44,32 @@ struct Became {
     part: usize,
     /// A JSON text, or the status to tell and why.
     answer: Result<Bytes, (StatusCode, String)>,
-    keep: Keep,
+    along: Along,
     facts: Option<Box<Facts>>,
+}
+
+/// What an answer brings along.
+struct Along {
+    keep: Keep,
+    /// The fields of the request that it depends on.
+    vary: Vec<HeaderValue>,
+    /// What it takes where bodies are held.
+    rooms: Vec<Room>,
+}
+
+impl Default for Along {
+    /// That of no answer.
+    fn default() -> Self {
+        Self { keep: Keep::For(u64::MAX), vary: Vec::new(), rooms: Vec::new() }
+    }
+}
+
+impl Along {
+    fn add(&mut self, other: Self) {
+        self.keep = self.keep.min(other.keep);
+        self.vary.extend(other.vary);
+        self.rooms.extend(other.rooms);
+    }
 }
 
 /// How long an answer may be kept, by what its upstream says. What is put together may be kept as long as every part.
@@ -71,15 +95,14 @@ struct Gathered {
     parts: Parts,
     /// What is missing, and why.
     missing: Vec<(Box<str>, String)>,
-    keep: Keep,
+    along: Along,
 }
 
 impl Direct {
     /// Asks the parts of an aggregate and gives what they make.
     pub(super) async fn aggregate<C: Client>(
         &self,
-        route: &Arc<Route>,
-        aggregate: &Aggregate,
+        aggregate: &Arc<Aggregate>,
         exchange: &mut Exchange<'_, C>,
         ctx: &mut Ctx,
     ) -> Result<(), Fault> {
@@ -87,8 +110,8 @@ impl Direct {
         if let Some(facts) = &mut ctx.facts {
             facts.asked_after = Some(facts.started.elapsed());
         }
-        let gathered = self.gather(route, aggregate, exchange, ctx).await?;
-        let Gathered { parts, missing, keep } = gathered;
+        let gathered = self.gather(aggregate, exchange, ctx).await?;
+        let Gathered { parts, missing, along: Along { keep, mut vary, rooms } } = gathered;
         let names = missing.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(", ");
         if let Some(facts) = &mut ctx.facts {
             facts.first_byte = Some(asked.elapsed());
@@ -98,6 +121,10 @@ impl Direct {
             }
         }
         let body = compose(aggregate, &parts).map_err(Fault::Reply)?;
+        drop((parts, rooms));
+        if !ctx.room.grow(body.len() as u64) {
+            return Err(Fault::Reply(no_room()));
+        }
         let internal = |_| Fault::Reply(Reply::internal("the answer could not be begun"));
         let mut head = ResponseHeader::build(StatusCode::OK, Some(8)).map_err(internal)?;
         let _ = head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -109,19 +136,21 @@ impl Direct {
         if !missing.is_empty() {
             let _ = head.insert_header(MISSING, names);
         }
+        vary.sort();
+        vary.dedup();
+        vary.into_iter().for_each(|fields| drop(head.append_header(VARY, fields)));
         Ok(exchange.made(head, body, ctx).await?)
     }
 
     /// Asks every part once those are there that it waits for.
     async fn gather<C: Client>(
         &self,
-        route: &Arc<Route>,
-        aggregate: &Aggregate,
+        aggregate: &Arc<Aggregate>,
         exchange: &mut Exchange<'_, C>,
         ctx: &mut Ctx,
     ) -> Result<Gathered, Fault> {
         let count = aggregate.parts.len();
-        let mut gathered = Gathered { parts: Parts(vec![None; count]), missing: Vec::new(), keep: Keep::For(u64::MAX) };
+        let mut gathered = Gathered { parts: Parts(vec![None; count]), missing: Vec::new(), along: Along::default() };
         let mut states = vec![State::Waits; count];
         let mut tasks = JoinSet::new();
         let until = tokio::time::Instant::now() + aggregate.deadline;
@@ -133,7 +162,7 @@ impl Direct {
                     let Some(own) = ctx.for_part(part) else { return Err(Fault::Cut) };
                     let asking = Asking {
                         direct: self.clone(),
-                        route: route.clone(),
+                        aggregate: aggregate.clone(),
                         part: i,
                         request: exchange.request.clone(),
                         parts: gathered.parts.clone(),
@@ -159,13 +188,10 @@ impl Direct {
             };
             states[became.part] = State::Done;
             if let (Some(all), Some(facts)) = (&mut ctx.facts, became.facts) {
-                all.attempts += facts.attempts;
-                if let (Some(trace), Some(of_part)) = (&mut all.trace, facts.trace) {
-                    trace.join(*of_part);
-                }
+                join(all, *facts, &aggregate.parts[became.part].method);
             }
             if became.answer.is_ok() {
-                gathered.keep = gathered.keep.min(became.keep);
+                gathered.along.add(became.along);
             }
             gathered.take(&aggregate.parts[became.part], became.part, became.answer)?;
         }
@@ -198,7 +224,7 @@ impl Gathered {
 #[derive(Clone)]
 struct Asking {
     direct: Direct,
-    route: Arc<Route>,
+    aggregate: Arc<Aggregate>,
     part: usize,
     /// The client's.
     request: RequestHeader,
@@ -210,13 +236,12 @@ struct Asking {
 impl Asking {
     /// Asks, once or for each element of an array.
     async fn run(mut self, ctx: Ctx) -> Became {
-        let route = self.route.clone();
+        let aggregate = self.aggregate.clone();
+        let part = &aggregate.parts[self.part];
         let lost = |why: &str| Became::failed(self.part, StatusCode::BAD_GATEWAY, why);
-        let Destination::Aggregate(aggregate) = &route.destination else { return lost("the route is another") };
-        let Some(part) = aggregate.parts.get(self.part) else { return lost("the route is another") };
         let Some(each) = &part.each else {
             self.parts.0.push(None);
-            return self.once(aggregate, ctx).await;
+            return self.once(ctx).await;
         };
         let list =
             self.parts.json(each.part, &each.path).and_then(|list| serde_json::from_str::<Vec<&RawValue>>(list).ok());
@@ -227,30 +252,25 @@ impl Asking {
         let list: Vec<Bytes> = list.into_iter().map(|element| element.get().to_owned().into()).collect();
         let mut answers: Vec<Option<Bytes>> = vec![None; list.len()];
         let mut tasks = JoinSet::new();
-        let (mut next, mut keep, mut attempts) = (0, Keep::For(u64::MAX), None::<Box<Facts>>);
+        let (mut next, mut along, mut all_facts) = (0, Along::default(), None::<Box<Facts>>);
         loop {
             while next < list.len() && tasks.len() < each.at_once {
                 let mut asking = self.clone();
                 asking.parts.0.push(Some(list[next].clone()));
-                let Some(ctx) = ctx.for_part(part) else { return lost("the route is another") };
-                tasks.spawn(async move { (next, Box::pin(asking.element(ctx)).await) });
+                let Some(ctx) = ctx.for_part(part) else { return lost("nothing is known of the request") };
+                tasks.spawn(async move { (next, asking.once(ctx).await) });
                 next += 1;
             }
             let Some(done) = tasks.join_next().await else { break };
             let Ok((at, became)) = done else { return lost("a request was lost") };
-            keep = keep.min(became.keep);
-            match (&mut attempts, became.facts) {
-                (Some(all), Some(facts)) => {
-                    all.attempts += facts.attempts;
-                    if let (Some(trace), Some(of_element)) = (&mut all.trace, facts.trace) {
-                        trace.join(*of_element);
-                    }
-                }
-                (none, facts) => *none = facts,
+            along.add(became.along);
+            if let Some(facts) = became.facts {
+                let all = all_facts.get_or_insert_with(|| Box::new(facts.unasked()));
+                join(all, *facts, &part.method);
             }
             match became.answer {
                 Ok(json) => answers[at] = Some(json),
-                answer => return Became { part: self.part, answer, keep, facts: attempts },
+                answer => return Became { part: self.part, answer, along, facts: all_facts },
             }
         }
         let mut all = vec![b'['];
@@ -259,23 +279,13 @@ impl Asking {
             all.extend_from_slice(answer);
         }
         all.push(b']');
-        Became { part: self.part, answer: Ok(all.into()), keep, facts: attempts }
+        Became { part: self.part, answer: Ok(all.into()), along, facts: all_facts }
     }
 
-    /// Asks for an element of an array, which is the last of the parts.
-    async fn element(self, ctx: Ctx) -> Became {
-        let route = self.route.clone();
-        match &route.destination {
-            Destination::Aggregate(aggregate) => self.once(aggregate, ctx).await,
-            _ => Became::failed(self.part, StatusCode::BAD_GATEWAY, "the route is another"),
-        }
-    }
-
-    async fn once(self, aggregate: &Aggregate, mut ctx: Ctx) -> Became {
-        let Some(part) = aggregate.parts.get(self.part) else {
-            return Became::failed(self.part, StatusCode::BAD_GATEWAY, "the route is another");
-        };
-        let position = self.part;
+    /// Asks once. What it is asked for of an array, if it is, is the last of the parts.
+    async fn once(self, mut ctx: Ctx) -> Became {
+        let (position, aggregate) = (self.part, self.aggregate);
+        let part = &aggregate.parts[position];
         let there = |(of, path): &(usize, Box<str>)| self.parts.json(*of, path).is_some_and(|json| json != "null");
         if let Some((of, path)) = part.needs.iter().find(|needed| !there(needed)) {
             let of = aggregate.parts.get(*of).map_or("each", |part| &part.name);
@@ -302,7 +312,8 @@ impl Asking {
         };
         request.set_method(part.method.clone());
         let _ = request.insert_header(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
-        let mut taker = Taker { connection, alarm: Alarm::default(), head: None, body: Vec::new(), most: part.most };
+        let (alarm, room) = (Alarm::default(), Room::default());
+        let mut taker = Taker { connection, alarm, head: None, body: Vec::new(), room, most: part.most };
         let mut exchange = Exchange {
             client: &mut taker,
             request: &request,
@@ -315,25 +326,34 @@ impl Asking {
         };
         let ended = self.direct.reach(&mut exchange, &mut ctx).await;
         ctx.attempt = None;
-        let (answer, keep) = match ended {
+        let along = taker.along();
+        let answer = match ended {
             Ok(()) => taker.judge(),
             Err(Fault::Reply(reply)) => {
-                let cause =
+                let told =
                     reply.problem.as_ref().map(|problem| problem.cause.clone().unwrap_or(problem.detail.clone()));
-                let cause = ctx.facts.as_mut().and_then(|facts| facts.cause.take()).or(cause);
-                (Err((reply.status, cause.map_or_else(String::new, |cause| cause.into_owned()))), Keep::Unsaid)
+                let cause = ctx.facts.as_mut().and_then(|facts| facts.cause.take()).or(told);
+                Err((reply.status, cause.unwrap_or_default().into_owned()))
             }
             Err(Fault::Cut | Fault::Slow | Fault::Gone) => {
-                (Err((StatusCode::BAD_GATEWAY, "the answer was cut short".to_owned())), Keep::Unsaid)
+                Err((StatusCode::BAD_GATEWAY, "the answer was cut short".to_owned()))
             }
         };
-        Became { part: position, answer, keep, facts: ctx.facts.map(Box::new) }
+        Became { part: position, answer, along, facts: ctx.facts.map(Box::new) }
+    }
+}
+
+/// Takes over what became of a request that was made to answer another.
+fn join(all: &mut Facts, part: Facts, method: &Method) {
+    all.attempts += part.attempts;
+    if let (Some(trace), Some(of_part)) = (&mut all.trace, part.trace) {
+        trace.join(*of_part, method.as_str(), part.upstream.as_ref(), all.started.elapsed());
     }
 }
 
 impl Became {
     fn failed(part: usize, status: StatusCode, why: &str) -> Self {
-        Self { part, answer: Err((status, why.to_owned())), keep: Keep::Unsaid, facts: None }
+        Self { part, answer: Err((status, why.to_owned())), along: Along::default(), facts: None }
     }
 }
 
@@ -343,7 +363,7 @@ impl Keep {
         let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
         match said.s_maxage.or(said.max_age) {
             _ if said.no_store || said.no_cache => Self::Never,
-            _ if said.private => Self::Private,
+            _ if said.private || (headers.contains_key(SET_COOKIE) && !said.public) => Self::Private,
             Some(time) => Self::For(time.as_secs().saturating_sub(age)),
             None => Self::Unsaid,
         }
@@ -384,29 +404,41 @@ struct Taker {
     alarm: Alarm,
     head: Option<ResponseHeader>,
     body: Vec<u8>,
+    room: Room,
     most: u64,
 }
 
 impl Taker {
-    /// What the answer comes to: a JSON text, where it is one.
-    fn judge(self) -> (Result<Bytes, (StatusCode, String)>, Keep) {
-        let bad = |why: String| (Err((StatusCode::BAD_GATEWAY, why)), Keep::Unsaid);
+    /// What the answer brings along.
+    fn along(&mut self) -> Along {
+        let rooms = vec![std::mem::take(&mut self.room)];
+        match &self.head {
+            None => Along { rooms, ..Along::default() },
+            Some(head) => {
+                let vary = head.headers.get_all(VARY).iter().cloned().collect();
+                Along { keep: Keep::of(&head.headers), vary, rooms }
+            }
+        }
+    }
+
+    /// What the answer comes to: a JSON text, or the status to tell and why.
+    fn judge(self) -> Result<Bytes, (StatusCode, String)> {
+        let bad = |why: String| Err((StatusCode::BAD_GATEWAY, why));
         let Some(head) = self.head else { return bad("there was no answer".to_owned()) };
-        let keep = Keep::of(&head.headers);
         match head.status {
             status if status.is_success() => {}
             status if status.is_client_error() || status.is_server_error() => {
-                return (Err((status, format!("it was answered with {status}"))), keep);
+                return Err((status, format!("it was answered with {status}")));
             }
             status => return bad(format!("it was answered with {status}")),
         }
         if self.body.is_empty() {
-            return (Ok(Bytes::from_static(b"null")), keep);
+            return Ok(Bytes::from_static(b"null"));
         }
         match serde_json::from_slice::<&RawValue>(&self.body) {
             // Without the space around it.
-            Ok(json) if json.get().len() < self.body.len() => (Ok(json.get().to_owned().into()), keep),
-            Ok(_) => (Ok(self.body.into()), keep),
+            Ok(json) if json.get().len() < self.body.len() => Ok(json.get().to_owned().into()),
+            Ok(_) => Ok(self.body.into()),
             Err(error) => bad(format!("its answer is not JSON: {error}")),
         }
     }
@@ -456,7 +488,10 @@ impl Client for Taker {
         let taker = &mut *exchange.client;
         if (taker.body.len() + part.len()) as u64 > taker.most {
             let why = format!("an answer of more than {} bytes", taker.most);
-            return Err(Broken::Client(Fault::Reply(refusal(why))));
+            return Err(refused(refusal(why)));
+        }
+        if !taker.room.grow((taker.body.len() + part.len()) as u64) {
+            return Err(refused(no_room()));
         }
         taker.body.extend_from_slice(&part);
         Ok(())

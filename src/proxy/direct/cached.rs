@@ -302,7 +302,7 @@ impl<C: Client> Exchange<'_, C> {
         ctx: &mut Ctx,
     ) -> Result<(), Broken> {
         let bodiless = self.request.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
-        if let Some(shaping) = ctx.shaping(&head, (false, true), self.request).map_err(refused)? {
+        if let Some(shaping) = ctx.shaping(&mut head, (false, true), self.request).map_err(refused)? {
             return self.shaped(head, source, bodiless, shaping, ctx).await;
         }
         self.client.shape(&mut head, self.request, ctx);

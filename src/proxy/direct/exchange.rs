@@ -170,7 +170,7 @@ impl<C: Client> Exchange<'_, C> {
                 return Err(Broken::Again);
             }
             ctx.catch_up();
-            if let Some(shaping) = ctx.shaping(&head, (true, !C::STORES), self.request).map_err(refused)? {
+            if let Some(shaping) = ctx.shaping(&mut head, (true, !C::STORES), self.request).map_err(refused)? {
                 let bodiless = bodiless || matches!(head.status.as_u16(), 204 | 304);
                 return self.shaped(head, Source::Server(server), bodiless, shaping, ctx).await;
             }

@@ -187,7 +187,6 @@ impl Direct {
 
     /// Has the request answered by whoever is behind the route.
     async fn ask<C: Client>(&self, exchange: &mut Exchange<'_, C>, ctx: &mut Ctx) -> Result<(), Fault> {
-        exchange.go_on(ctx).await?;
         let Some(route) = ctx.route.clone() else { return Err(Fault::Reply(Reply::internal("there is no route"))) };
         let aggregate = match &route.destination {
             Destination::Aggregate(aggregate) => Some(aggregate),
@@ -196,9 +195,11 @@ impl Direct {
         let holds = ctx.facts.as_ref().is_some_and(|facts| route.chain.terms().holds_body(facts));
         if holds || aggregate.is_some_and(|aggregate| aggregate.takes_body()) {
             exchange.hold(ctx).await?;
+        } else if aggregate.is_none() {
+            exchange.go_on(ctx).await?;
         }
         match aggregate {
-            Some(aggregate) => self.aggregate(&route, aggregate, exchange, ctx).await,
+            Some(aggregate) => self.aggregate(aggregate, exchange, ctx).await,
             None => self.reach(exchange, ctx).await,
         }
     }

@@ -13,7 +13,7 @@ use pingora_http::ResponseHeader;
 use super::exchange::{Broken, Client, Exchange, Fault, Waiting, refused};
 use super::explain;
 use super::upload::Upload;
-use crate::body::{HELD, Held, Malformed, Shaping};
+use crate::body::{HELD, Held, Malformed, Room, Shaping, no_room};
 use crate::cache::Reader;
 use crate::http1::Framing;
 use crate::proxy::Ctx;
@@ -83,6 +83,7 @@ impl<C: Client> Exchange<'_, C> {
         if matches!(framing, Framing::Length(length) if length > most) {
             return Err(too_large());
         }
+        self.go_on(ctx).await?;
         let mut upload = Upload::to_hold(framing);
         let mut held = Vec::new();
         let read = poll_fn(|cx| {
@@ -100,8 +101,7 @@ impl<C: Client> Exchange<'_, C> {
                     return Poll::Ready(Err(too_large()));
                 }
                 if !ctx.room.grow(held.len() as u64) {
-                    let reply = Reply::busy("there is no room for another body").retry_after(1).closing();
-                    return Poll::Ready(Err(Fault::Reply(reply)));
+                    return Poll::Ready(Err(Fault::Reply(no_room())));
                 }
             }
             Poll::Ready(Ok(()))
@@ -125,7 +125,7 @@ impl<C: Client> Exchange<'_, C> {
             self.open(head, Framing::None, ctx)?;
             return C::pass(self, Bytes::new(), true, ctx).await;
         }
-        let mut held = Vec::new();
+        let (mut held, mut room) = (Vec::new(), Room::default());
         let whole = loop {
             let most = shaping.needs().map_or(shaping.most(), |needs| needs as u64);
             if held.len() as u64 > most {
@@ -139,7 +139,8 @@ impl<C: Client> Exchange<'_, C> {
                 _ => self.next(&mut source, ctx).await?,
             };
             match part {
-                Some(part) => held.extend_from_slice(&part),
+                Some(part) if room.grow((held.len() + part.len()) as u64) => held.extend_from_slice(&part),
+                Some(_) => return Err(refused(no_room())),
                 None => break true,
             }
         };
@@ -162,7 +163,7 @@ impl<C: Client> Exchange<'_, C> {
     /// Gives an answer that was made here: it is shaped as one of an upstream is.
     pub(super) async fn made(&mut self, mut head: ResponseHeader, body: Bytes, ctx: &mut Ctx) -> Result<(), Broken> {
         let bodiless = self.request.method == Method::HEAD;
-        if let Some(shaping) = ctx.shaping(&head, (true, !C::STORES), self.request).map_err(refused)? {
+        if let Some(shaping) = ctx.shaping(&mut head, (true, !C::STORES), self.request).map_err(refused)? {
             return self.shaped(head, Source::Here(body), bodiless, shaping, ctx).await;
         }
         let _ = head.insert_header(CONTENT_LENGTH, body.len());
