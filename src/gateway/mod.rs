@@ -423,21 +423,16 @@ impl Routes<'_> {
             spec.as_ref().map(|spec| spec.path.names().map(Box::from).collect()).unwrap_or_default();
         let layers = origin::layers(self.root, served);
         let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
+        let known = Scope::new(self.providers, self.zones, self.stores);
         let scope = Scope {
             captures: &captures,
-            parts: &[],
             pattern: config.matches.path.as_deref().unwrap_or("/**"),
             methods: &config.matches.methods,
             route: &name,
             layers: &names,
-            owner: "",
-            providers: self.providers,
-            zones: self.zones,
-            stores: self.stores,
             base: base.as_ref(),
             version: version.as_ref(),
-            authenticated: false,
-            cached: false,
+            ..known
         };
 
         for (i, bundle) in config.r#use.iter().enumerate() {

@@ -119,22 +119,8 @@ pub fn policies<'l>(
     let nodes: Vec<&Node> = layers.iter().map(|layer| &*layer.node).collect();
     // What is secret is found out where it is used.
     let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
-    let scope = Scope {
-        captures,
-        parts: &[],
-        pattern: "",
-        methods: &[],
-        route: "",
-        layers: &names,
-        owner: "",
-        providers: gateway.providers(),
-        zones: gateway.zones(),
-        stores: gateway.stores(),
-        base: None,
-        version: None,
-        authenticated: false,
-        cached: false,
-    };
+    let known = Scope::new(gateway.providers(), gateway.zones(), gateway.stores());
+    let scope = Scope { captures, layers: &names, ..known };
     let _ = Chain::compile(&nodes, &scope, &Meter::default(), build);
     let merged = |key: &&'static str| {
         let nearest = layers.iter().find_map(|layer| layer.node.get(key))?;

@@ -116,6 +116,26 @@ pub struct Scope<'r> {
 }
 
 impl<'r> Scope<'r> {
+    /// That of a route of which nothing is known yet, with these ways to find out who asks, caches and stores.
+    pub fn new(providers: &'r Providers, zones: &'r Zones, stores: &'r Stores) -> Self {
+        Self {
+            captures: &[],
+            parts: &[],
+            pattern: "",
+            methods: &[],
+            route: "",
+            layers: &[],
+            owner: "",
+            providers,
+            zones,
+            stores,
+            base: None,
+            version: None,
+            authenticated: false,
+            cached: false,
+        }
+    }
+
     /// The methods that the route takes but HEAD, as `Allow` has them.
     pub fn bodily_methods(&self) -> Box<str> {
         let own: Vec<&str> =

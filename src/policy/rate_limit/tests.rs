@@ -12,22 +12,7 @@ fn compiled(toml: &str, clock: &Clock) -> RateLimit {
     let providers = crate::policy::Providers::default();
     let zones = crate::cache::Zones::default();
     let stores = crate::store::Stores::default();
-    let scope = Scope {
-        captures: &[],
-        parts: &[],
-        pattern: "/",
-        methods: &[],
-        route: "a route",
-        layers: &[],
-        owner: "here",
-        providers: &providers,
-        zones: &zones,
-        stores: &stores,
-        base: None,
-        version: None,
-        authenticated: false,
-        cached: false,
-    };
+    let scope = Scope { route: "a route", owner: "here", ..Scope::new(&providers, &zones, &stores) };
     let mut policy = RateLimit::compile(config, &scope, &mut build).unwrap();
     policy.limits.iter_mut().for_each(|limit| limit.counts = Arc::new(Counts::new(clock.clone())));
     policy

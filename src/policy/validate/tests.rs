@@ -10,22 +10,7 @@ fn compiled(toml: &str) -> Validate {
     let config = build.deserialize().unwrap();
     let providers = crate::policy::Providers::default();
     let (zones, stores) = (crate::cache::Zones::default(), crate::store::Stores::default());
-    let scope = Scope {
-        captures: &[],
-        pattern: "/",
-        methods: &[],
-        route: "a route",
-        layers: &[],
-        owner: "here",
-        providers: &providers,
-        zones: &zones,
-        stores: &stores,
-        authenticated: false,
-        cached: false,
-        parts: &[],
-        base: None,
-        version: None,
-    };
+    let scope = Scope { route: "a route", owner: "here", ..Scope::new(&providers, &zones, &stores) };
     config::compile(config, &scope, &mut build).unwrap_or_else(|| panic!("{}", build.diagnostics()))
 }
 
