@@ -163,8 +163,8 @@ pub(super) fn is_number(text: &str) -> bool {
     number(text.as_bytes()) == Some(text.len())
 }
 
-/// How long the number at the beginning is.
-fn number(bytes: &[u8]) -> Option<usize> {
+/// How long the number is with which a text begins (RFC 8259, section 6).
+pub(super) fn number(bytes: &[u8]) -> Option<usize> {
     let digits = |from: usize| bytes[from..].iter().take_while(|b| b.is_ascii_digit()).count();
     let mut at = usize::from(bytes.first() == Some(&b'-'));
     at += match bytes.get(at) {

@@ -8,8 +8,9 @@ use percent_encoding::percent_decode_str;
 use super::DEPTH;
 use super::parse::{from_token, scalar, short};
 use super::schema::{Field, Kind, Label, Schema, Special};
-use super::text::{self, Token};
+use super::text::Token;
 use super::wire::{enclose, put_tag};
+use crate::body::tokens::is_number;
 
 /// A field that a text can give, however deep it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,11 +177,7 @@ fn token<'t>(schema: &Schema, kind: Kind, text: &'t str) -> Token<'t> {
     match kind {
         Kind::Bool if text == "true" => Token::Bool(true),
         Kind::Bool if text == "false" => Token::Bool(false),
-        Kind::Enum(id)
-            if text::number(text.as_bytes()) == Some(text.len()) && !schema.enums[id].numbers.contains_key(text) =>
-        {
-            Token::Number(text)
-        }
+        Kind::Enum(id) if is_number(text) && !schema.enums[id].numbers.contains_key(text) => Token::Number(text),
         _ => Token::String(Cow::Borrowed(text)),
     }
 }

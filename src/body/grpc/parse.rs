@@ -8,9 +8,10 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::known::{self, Seconds};
 use super::schema::{Kind, Label, Message, Schema, Special};
-use super::text::{self, Text, Token};
+use super::text::{Text, Token};
 use super::wire::{self, VARINT, enclose, put_bytes, put_tag, put_varint};
 use crate::body::Malformed;
+use crate::body::tokens::is_number;
 
 /// Reads messages from a text.
 pub(super) struct Parser<'a> {
@@ -429,7 +430,7 @@ fn seconds(time: Seconds, out: &mut Vec<u8>) {
 fn digits<'a>(token: &'a Token<'_>) -> Option<&'a str> {
     match token {
         Token::Number(digits) => Some(digits),
-        Token::String(value) => (text::number(value.as_bytes()) == Some(value.len())).then_some(value),
+        Token::String(value) => is_number(value).then_some(value),
         _ => None,
     }
 }

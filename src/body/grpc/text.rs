@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::DEPTH;
 use crate::body::Malformed;
+use crate::body::tokens::number;
 
 /// The beginning of a value; of an array or an object only its bracket is read.
 #[derive(Debug, Clone, PartialEq)]
@@ -226,33 +227,6 @@ impl<'a> Text<'a> {
         self.at += 6;
         u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
     }
-}
-
-/// How long the number is with which a text begins (RFC 8259, section 6).
-pub(super) fn number(text: &[u8]) -> Option<usize> {
-    let digits = |at: usize| text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let mut at = usize::from(text.first() == Some(&b'-'));
-    let whole = digits(at);
-    if whole == 0 || whole > 1 && text[at] == b'0' {
-        return None;
-    }
-    at += whole;
-    if text.get(at) == Some(&b'.') {
-        let fraction = digits(at + 1);
-        if fraction == 0 {
-            return None;
-        }
-        at += 1 + fraction;
-    }
-    if matches!(text.get(at), Some(b'e' | b'E')) {
-        let sign = usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
-        let exponent = digits((at + 1 + sign).min(text.len()));
-        if exponent == 0 {
-            return None;
-        }
-        at += 1 + sign + exponent;
-    }
-    Some(at)
 }
 
 #[cfg(test)]

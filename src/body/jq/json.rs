@@ -3,6 +3,7 @@
 use super::number::Num;
 use super::value::{Arr, Obj, V};
 use super::{Bound, meter};
+use crate::body::tokens::number;
 use crate::body::{DEPTH, Malformed};
 
 /// Reads a text that is one value. None if it does not fit into the bounds.
@@ -123,10 +124,8 @@ impl<'t> Reader<'t> {
     }
 
     fn number(&mut self) -> Result<Num, Malformed> {
-        let length = number(&self.text[self.at..]);
-        if length == 0 {
-            return Err(self.wrong("expected a number in JSON's grammar"));
-        }
+        let rest = &self.text.as_bytes()[self.at..];
+        let length = number(rest).ok_or_else(|| self.wrong("expected a number in JSON's grammar"))?;
         self.at += length;
         Ok(Num::read(&self.text[self.at - length..self.at]))
     }
@@ -186,32 +185,6 @@ impl<'t> Reader<'t> {
         self.at += length;
         Ok(found)
     }
-}
-
-/// How long the number is that a text begins with, in JSON's grammar. 0 if there is none.
-pub fn number(text: &str) -> usize {
-    let text = text.as_bytes();
-    let digits = |from: usize| text[from..].iter().take_while(|b| b.is_ascii_digit()).count();
-    let mut at = usize::from(text.first() == Some(&b'-'));
-    match digits(at) {
-        0 => return 0,
-        more if more > 1 && text[at] == b'0' => return 0,
-        more => at += more,
-    }
-    if text.get(at) == Some(&b'.') {
-        match digits(at + 1) {
-            0 => return 0,
-            more => at += 1 + more,
-        }
-    }
-    if let Some(b'e' | b'E') = text.get(at) {
-        let sign = usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
-        match digits((at + 1 + sign).min(text.len())) {
-            0 => return 0,
-            more => at += 1 + sign + more,
-        }
-    }
-    at
 }
 
 /// Appends a value, as long as it takes no more than `most` bytes.

@@ -10,6 +10,7 @@ use jaq_core::{Bind, Cv, DataT, Exn, Native, RunPtr, ValT, ValXs};
 use super::number::Num;
 use super::value::{Arr, Error, Obj, V, ValR, ValX, out_of_bounds};
 use super::{Bound, Jq, json, meter, regexes};
+use crate::body::tokens::is_number;
 
 /// How deep closures may lie in each other.
 const CLOSURES: i64 = 500;
@@ -291,7 +292,7 @@ fn values() -> Natives {
         of_input!("tonumber", |value: V| {
             value.look();
             match &value {
-                V::Str(text) if json::number(text) == text.len() && !text.is_empty() => Ok(V::Num(Num::read(text))),
+                V::Str(text) if is_number(text) => Ok(V::Num(Num::read(text))),
                 V::Num(_) => Ok(value),
                 _ => Err(Error::typ(value, "number")),
             }

@@ -18,6 +18,7 @@ use jaq_core::{Exn, ValT};
 use super::number::Num;
 use super::{Bound, json, meter};
 use crate::body::DEPTH;
+use crate::body::tokens::is_number;
 
 pub type Error = jaq_core::Error<V>;
 pub type ValR<T = V> = Result<T, Error>;
@@ -432,11 +433,7 @@ fn span_of_chars(range: &Range<&V>, text: &str) -> ValR<(usize, usize)> {
 
 impl ValT for V {
     fn from_num(text: &str) -> ValR {
-        Ok(Self::Num(if json::number(text) == text.len() {
-            Num::read(text)
-        } else {
-            Num::of(text.parse().unwrap_or(f64::NAN))
-        }))
+        Ok(Self::Num(if is_number(text) { Num::read(text) } else { Num::of(text.parse().unwrap_or(f64::NAN)) }))
     }
 
     fn from_map<I: IntoIterator<Item = (Self, Self)>>(entries: I) -> ValR {

@@ -22,8 +22,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::json::with_body;
-use super::{JsonTemplate, Policy, Scope, Shaped, Terms, Verdict, json};
+use super::json_template::{Decoded, with_body};
+use super::{JsonTemplate, Policy, Scope, Shaped, Terms, Verdict};
 use crate::body::graphql::{Document, Kind, Operation};
 use crate::body::{Held, Sends, Shaper, is_json, member, refusal, reshaped};
 use crate::build::{self, Build, Node};
@@ -273,7 +273,7 @@ impl Given {
         match self {
             Self::Json(template) => Ok(Some(template.render(values))),
             Self::Text { template, scalar, name, required } => {
-                let text = template.render(&json::Decoded(values));
+                let text = template.render(&Decoded(values));
                 if text.is_empty() && template.constant().is_none() {
                     return match required {
                         true => Err(Reply::bad_request(format!("there is no value for `{name}`"))),

@@ -15,7 +15,7 @@ use crate::body::xml::{Namespaces, Xml};
 use crate::body::{Held, Malformed, Sends, Shaper, is_xml, member, refusal, reshaped, without_nulls};
 use crate::build::Build;
 use crate::facts::{Facts, Values};
-use crate::policy::json::with_body;
+use crate::policy::json_template::with_body;
 use crate::policy::{JsonTemplate, Scope, Shaped, Verdict};
 use crate::reply::Reply;
 use crate::types::template::Names;

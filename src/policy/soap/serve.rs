@@ -18,7 +18,7 @@ use crate::body::xml::soap::{self, Blame, Envelope, Version, Wrapping, Wrong};
 use crate::body::{Held, Sends, Shaper, is_json, is_xml, refusal, reshaped};
 use crate::build::Build;
 use crate::facts::{Called, Facts, Values};
-use crate::policy::json::with_body;
+use crate::policy::json_template::with_body;
 use crate::policy::{JsonTemplate, Scope, Verdict};
 use crate::reply::Reply;
 use crate::types::path;
