@@ -11,6 +11,7 @@
 //! what is there, and `PUT` or `DELETE` of `/upstreams/NAME/servers/ADDRESS/drain` starts or ends the draining of a server.
 //!
 //! `POST /reload` loads the configuration again and answers with a receipt, or with 422 and every mistake.
+//! `POST /apis/NAME/reload` reads nothing but the file of that API again.
 //! `POST /upgrade` has a new process take over and answers with a receipt, or with 500 and the reason.
 //!
 //! `GET /config` shows the configuration, with stars for its secrets.
@@ -74,11 +75,11 @@ pub struct Admin {
 
 /// What can be done to the gateway as a whole.
 pub trait Control: Send + Sync {
-    /// Loads the configuration again; gives the receipt as JSON, or every mistake in words.
+    /// Loads the configuration again, or of it the file of one API; gives the receipt as JSON, or every mistake in words.
     ///
     /// # Errors
     /// The configuration cannot be used; then nothing has changed.
-    fn reload(&self) -> Result<Vec<u8>, String>;
+    fn reload(&self, api: Option<&str>) -> Result<Vec<u8>, String>;
 
     /// Has a new process take over; gives the receipt as JSON, or the reason in words.
     ///
@@ -128,7 +129,7 @@ impl Admin {
             self.access.check_token(&request.headers)?;
         }
         match path {
-            "/reload" => self.control(request, UNUSABLE, |control| control.reload()).await,
+            "/reload" => self.control(request, UNUSABLE, |control| control.reload(None)).await,
             "/upgrade" => self.control(request, NOT_UPGRADED, |control| control.upgrade()).await,
             "/explain" => self.explain(request, body).await,
             "/config" => {
@@ -139,10 +140,15 @@ impl Admin {
                 check_read(request)?;
                 self.blocking(NOT_SHOWN, |control| control.routes()).await
             }
-            _ => match path.strip_prefix("/caches/").and_then(|rest| rest.strip_suffix("/purge")) {
-                Some(name) => purge(&self.gateway.load(), request, name, &body),
-                None => self.answer(request, path),
-            },
+            _ => {
+                if let Some(cache) = within(path, "/caches/", "/purge") {
+                    purge(&self.gateway.load(), request, &cache, &body)
+                } else if let Some(api) = within(path, "/apis/", "/reload") {
+                    self.control(request, UNUSABLE, move |control| control.reload(Some(&api))).await
+                } else {
+                    self.answer(request, path)
+                }
+            }
         }
     }
 
@@ -151,7 +157,7 @@ impl Admin {
         &self,
         request: &RequestHeader,
         failed: (StatusCode, &'static str, &'static str),
-        act: fn(&dyn Control) -> Result<Vec<u8>, String>,
+        act: impl FnOnce(&dyn Control) -> Result<Vec<u8>, String> + Send + 'static,
     ) -> Result<Reply, Reply> {
         if request.method != Method::POST {
             return Err(Reply::method_not_allowed("this is begun by POST").allow("POST"));
@@ -162,7 +168,7 @@ impl Admin {
     async fn blocking(
         &self,
         failed: (StatusCode, &'static str, &'static str),
-        act: fn(&dyn Control) -> Result<Vec<u8>, String>,
+        act: impl FnOnce(&dyn Control) -> Result<Vec<u8>, String> + Send + 'static,
     ) -> Result<Reply, Reply> {
         let control = self.control.clone();
         match tokio::task::spawn_blocking(move || act(&*control)).await {
@@ -202,6 +208,12 @@ impl Admin {
             },
         }
     }
+}
+
+/// The name in a path, between what is before it and behind it.
+fn within(path: &str, before: &str, behind: &str) -> Option<String> {
+    let name = path.strip_prefix(before)?.strip_suffix(behind)?;
+    Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
 }
 
 /// `NAME` and `NAME/servers/ADDRESS/drain`.
@@ -252,8 +264,7 @@ fn purge(gateway: &Gateway, request: &RequestHeader, name: &str, body: &[u8]) ->
     if request.method != Method::POST {
         return Err(Reply::method_not_allowed("a purge is begun by POST").allow("POST"));
     }
-    let name = percent_decode_str(name).decode_utf8_lossy();
-    let zone = gateway.zones().named(&name).ok_or_else(|| not_found(format!("there is no cache `{name}`")))?;
+    let zone = gateway.zones().named(name).ok_or_else(|| not_found(format!("there is no cache `{name}`")))?;
     let order = serde_json::from_slice(body).map_err(|error| Reply::bad_request(format!("{error}: {WAYS}")))?;
     let resource = |text: &str| {
         Resource::parse(text, None).ok_or_else(|| Reply::bad_request(format!("`{text}` is no URL with a host: {WAYS}")))

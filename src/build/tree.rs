@@ -94,6 +94,11 @@ impl Sources {
         self.files.get(usize::from(file)).map_or("", |(name, _)| name)
     }
 
+    /// The text of the file with a name.
+    pub fn named(&self, name: &str) -> Option<&str> {
+        self.files.iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str())
+    }
+
     /// The text of a file.
     pub fn text(&self, file: u16) -> &str {
         self.files.get(usize::from(file)).map_or("", |(_, text)| text)

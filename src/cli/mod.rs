@@ -60,6 +60,9 @@ enum Command {
         /// The configuration file, which says where the gateway's admin interface is
         #[arg(short, long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
         config: PathBuf,
+        /// Read only the file of this API again, whatever the others say by now
+        #[arg(long, value_name = "NAME")]
+        api: Option<String>,
     },
     /// Have a new process of the installed binary take over, without a lost connection.
     Upgrade {
@@ -123,7 +126,7 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match arguments.command {
         Command::Run { config, upgrade } => run::run(&config, upgrade),
-        Command::Reload { config } => reload::ask(&config),
+        Command::Reload { config, api } => reload::ask(&config, api.as_deref()),
         Command::Upgrade { config } => upgrade::ask(&config),
         Command::Check { file } => check(&file),
         Command::Test { file } => test::command(&file),

@@ -1,7 +1,10 @@
 //! Reload: the file is read, checked, compiled anew and held to its tests, and the result takes the place of what
 //! runs; or, when something is wrong with it, nothing changes and every mistake is told.
 //!
-//! `SIGHUP`, `POST /reload` at the admin interface and `portcullis reload` do the same. Requests end with the
+//! `SIGHUP`, `POST /reload` at the admin interface and `portcullis reload` do the same. `portcullis reload --api NAME` and
+//! `POST /apis/NAME/reload` read the file of one API and nothing else: what others are writing meanwhile does not matter.
+//!
+//! Requests end with the
 //! configuration that they began with. Pools and listeners whose part of the file did not change are the same as
 //! before, with their connections and their health. `[server]` and `[admin]` hold for as long as the process lives.
 
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -25,14 +29,15 @@ use super::settings::TraceSettings;
 use super::state_dir::StateDir;
 use super::{Plan, compile_over, logger, notify, show};
 use crate::admin::Control;
+use crate::build::Build;
 use crate::config::{self, Loaded};
 use crate::gateway::Gateway;
 use crate::keep::{self, Fingerprint, Keep};
 use crate::server::acme::Acme;
-use crate::server::listener::{Address, AdminSpec, ListenerSpec};
+use crate::server::listener::{self, Address, AdminSpec, ListenerSpec};
 use crate::server::otlp::Collector;
 use crate::server::{Expiry, Server};
-use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Rotation};
+use crate::telemetry::access_log::Rotation;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Tracer;
 use crate::upstream::Background;
@@ -48,7 +53,7 @@ pub(super) struct Running {
     /// Where the tasks of pools run.
     pub runtime: tokio::runtime::Handle,
     pub pools: Background,
-    /// Of the access log, whichever configuration it comes from.
+    /// Of the access logs, whichever configuration they come from.
     pub rotation: Rotation,
     pub state_dir: Option<StateDir>,
     pub pid_file: Option<PathBuf>,
@@ -77,7 +82,6 @@ pub(super) struct State {
     pub files: Vec<PathBuf>,
     pub listeners: Vec<Arc<ListenerSpec>>,
     pub keep: Keep,
-    pub access: AccessLogConfig,
     pub trace: Option<TraceSettings>,
     /// `[server]` and `[admin]`.
     pub fixed: [Fingerprint; 2],
@@ -96,15 +100,15 @@ pub(super) struct Receipt {
 }
 
 impl Running {
-    /// Reads the files again, and goes on with what they say.
+    /// Reads the files again, or else only that of an API, and goes on with what they say.
     ///
     /// # Errors
     /// Every mistake in them; then nothing has changed.
-    pub(super) fn load_again(&self) -> Result<Receipt, String> {
-        self.read_again().inspect_err(|_| self.metrics.config.refused())
+    pub(super) fn load_again(&self, api: Option<&str>) -> Result<Receipt, String> {
+        self.read_again(api).inspect_err(|_| self.metrics.config.refused())
     }
 
-    fn read_again(&self) -> Result<Receipt, String> {
+    fn read_again(&self, api: Option<&str>) -> Result<Receipt, String> {
         let Some(file) = &self.file else { return Err("the demo has no file to load again".to_owned()) };
         // One at a time, and none sees the half of another.
         let mut state = self.state.lock();
@@ -112,7 +116,11 @@ impl Running {
             return Err("error: another process has taken over, and this one only ends what is under way".to_owned());
         }
         let began = Instant::now();
-        let loaded = config::load(file).map_err(|diagnostics| diagnostics.to_string())?;
+        let loaded = match api {
+            Some(api) => config::load_api(file, api, &state.loaded),
+            None => config::load(file),
+        };
+        let loaded = loaded.map_err(|diagnostics| diagnostics.to_string())?;
         self.replace(&mut state, Some(loaded), began)
     }
 
@@ -162,12 +170,7 @@ impl Running {
         if loaded.is_none() && changes.is_empty() {
             return Ok(receipt(state.generation, changes));
         }
-        gateway.access_log = match settings.access == state.access {
-            true => before.access_log.clone(),
-            false => AccessLog::open(&settings.access, &self.rotation, self.metrics.access_log_dropped.clone())
-                .map_err(|error| format!("error: cannot open the access log: {error}"))?
-                .map(Arc::new),
-        };
+        gateway.open_logs(&settings.access, &before.logs, &self.rotation, &self.metrics.access_log_dropped)?;
         gateway.tracer = match settings.trace == state.trace {
             true => before.tracer.clone(),
             false => tracer(settings.trace.as_ref(), &self.metrics, &self.runtime),
@@ -190,7 +193,7 @@ impl Running {
         if let Some(loaded) = loaded {
             state.loaded = loaded;
         }
-        (state.listeners, state.access, state.fixed, state.files) = (listeners, settings.access, fixed, files);
+        (state.listeners, state.fixed, state.files) = (listeners, fixed, files);
         (state.keep, state.trace) = (keep, settings.trace);
         let receipt = receipt(state.generation, changes);
         let said = format!("generation {}, {}", receipt.generation, summary(&receipt.changes));
@@ -214,8 +217,8 @@ pub(super) fn tracer(
 }
 
 impl Control for Running {
-    fn reload(&self) -> Result<Vec<u8>, String> {
-        json(&self.load_again()?)
+    fn reload(&self, api: Option<&str>) -> Result<Vec<u8>, String> {
+        json(&self.load_again(api)?)
     }
 
     fn metrics(&self) -> String {
@@ -266,9 +269,16 @@ fn summary(changes: &[String]) -> String {
     }
 }
 
-/// `portcullis reload`: looks the file over, then has the running gateway load it.
-pub(super) fn ask(file: &Path) -> Result<(), String> {
-    command(file, "/reload", "send it SIGHUP")
+/// `portcullis reload`: looks the file over, then has the running gateway load it. Of one API alone it is the gateway that
+/// looks: what else is in the files has no part in it.
+pub(super) fn ask(file: &Path, api: Option<&str>) -> Result<(), String> {
+    let Some(api) = api else { return command(file, "/reload", "send it SIGHUP") };
+    let loaded = config::load(file).map_err(|diagnostics| diagnostics.to_string())?;
+    let mut build = Build::new(&loaded.sources, &loaded.root);
+    let admin = listener::compile_admin(&mut build).ok_or_else(|| build.diagnostics().to_string())?;
+    let admin = admin.ok_or("error: without [admin] the running gateway cannot be asked")?;
+    println!("{}", post(&admin, &format!("/apis/{}/reload", utf8_percent_encode(api, NON_ALPHANUMERIC)), "")?);
+    Ok(())
 }
 
 /// Looks the file over, then asks the running gateway and prints its receipt.

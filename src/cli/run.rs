@@ -27,7 +27,7 @@ use crate::reply::Reply;
 use crate::server::handover::Inherited;
 use crate::server::listener::Address;
 use crate::server::{self, Edge, Expiry, MakeDirect, Refused};
-use crate::telemetry::access_log::{AccessLog, Line, Rotation};
+use crate::telemetry::access_log::{Line, Logs, Rotation};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Background;
 
@@ -106,9 +106,7 @@ impl Started {
         logger::set_level(settings.level);
         let state_dir = settings.state_dir.as_deref().map(|path| StateDir::take(path, lock)).transpose()?;
         let rotation = Rotation::default();
-        let access_log = AccessLog::open(&settings.access, &rotation, metrics.access_log_dropped.clone())
-            .map_err(|error| format!("error: cannot open the access log: {error}"))?;
-        gateway.access_log = access_log.map(Arc::new);
+        gateway.open_logs(&settings.access, &Logs::default(), &rotation, &metrics.access_log_dropped)?;
 
         let bound = server::bind(&listeners, settings.threads, &mut inherited);
         let (admin, access) = admin.map(|admin| (admin.listener, admin.access)).unzip();
@@ -181,7 +179,6 @@ impl Started {
                     files,
                     keep,
                     listeners,
-                    access: settings.access,
                     trace: settings.trace,
                     fixed,
                 }),
@@ -316,7 +313,7 @@ async fn until_the_end(running: &Arc<Running>, ends: &mut mpsc::UnboundedReceive
             _ = interrupt.recv() => return End::AtOnce,
             Some(end) = ends.recv() => return end,
             _ = hangup.recv() => apart(|running| {
-                if let Err(mistakes) = running.load_again() {
+                if let Err(mistakes) = running.load_again(None) {
                     log::error!("the configuration stays as it is:\n{mistakes}");
                 }
             }),
@@ -350,7 +347,7 @@ impl Edge for Refusals {
         if connection.listener.counts.is_some() {
             self.metrics.refused.count(refused.reason);
         }
-        if let Some(log) = &self.gateway.load().access_log {
+        if let Some(log) = self.gateway.load().logs.at(0) {
             let line = head.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or(b"");
             let line = String::from_utf8_lossy(&line[..line.len().min(1024)]);
             let mut words = line.split(' ');

@@ -18,7 +18,8 @@ use http::Uri;
 use serde::Deserialize;
 
 use crate::build::Build;
-use crate::telemetry::access_log::{AccessLogConfig, Format, Target};
+use crate::gateway;
+use crate::telemetry::access_log::AccessLogConfig;
 use crate::types::Timespan;
 
 const GRACE: Duration = Duration::from_secs(30);
@@ -166,14 +167,7 @@ impl Settings {
         let log: Option<LogConfig> = match root.get("log") {
             Some(node) => build.within_node(node, |build| {
                 let mut config: LogConfig = build.deserialize()?;
-                if let Target::File(path) | Target::Unix(path) = &mut config.access.to {
-                    *path = build.path(path);
-                }
-                if matches!(config.access.format, Format::Pattern(_)) && config.access.fields.is_some() {
-                    build
-                        .error("access.fields", "a pattern says itself which fields a line has")
-                        .help("remove `fields`, or choose the format \"json\" or \"logfmt\"");
-                }
+                gateway::log::settle(&mut config.access, "access", build);
                 Some(config)
             }),
             None => Some(LogConfig::default()),

@@ -10,8 +10,11 @@
 //!
 //! Tables with names (`[upstream.NAME]`) and lists (`[[route]]`) add up over the files. A name given twice, or
 //! a single table (`[defaults]`) in two files, is a mistake: which one wins would depend on the order of files.
+//!
+//! The file of one API can be read again by itself ([`load_api`]): all others stay as they were read before, whatever they
+//! say by now.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,8 +29,8 @@ pub struct Loaded {
     pub sources: Sources,
     /// The tree over all files.
     pub root: Node,
-    /// The file patterns that were included.
-    patterns: Vec<String>,
+    /// The file patterns that were included, and what they matched.
+    patterns: BTreeMap<String, Vec<PathBuf>>,
     found: Vec<Diagnostic>,
 }
 
@@ -48,19 +51,23 @@ const LARGEST_FILE: u64 = 256 << 20;
 /// # Errors
 /// The main file cannot be read. Every other mistake is kept for [`Loaded::build`].
 pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
-    let mut loader = Loader::default();
-    match loader.file(path) {
-        Ok(root) => {
-            let Loader { sources, found, patterns, .. } = loader;
-            let mut loaded = Loaded { sources, root, patterns, found };
-            loaded.check_tables();
-            Ok(loaded)
-        }
-        Err(message) => {
-            let diagnostic = Diagnostic::new(Severity::Error, None, message);
-            Err(Diagnostics::new(&loader.sources, vec![diagnostic], &[]))
-        }
-    }
+    Loader::default().load(path)
+}
+
+/// Reads the file of one API, and what that includes; takes all else as it was `before`.
+///
+/// # Errors
+/// As [`load`]. Nothing of the name was there before: then only [`load`] can tell what it is.
+pub fn load_api(path: &Path, name: &str, before: &Loaded) -> Result<Loaded, Diagnostics> {
+    let apis = before.root.get("api").and_then(Node::table).into_iter().flatten();
+    let Some((_, api)) = apis.clone().find(|(other, _)| *other == name) else {
+        let known: Vec<&str> = apis.map(|(name, _)| name.as_str()).collect();
+        let mut diagnostic = Diagnostic::new(Severity::Error, None, format!("no api `{name}` is at work"));
+        diagnostic.help(crate::build::suggestion("api", name, &known));
+        return Err(Diagnostics::new(&before.sources, vec![diagnostic], &[]));
+    };
+    let anew = PathBuf::from(before.sources.name(api.node.place.file));
+    Loader { kept: Some(Kept { before, anew }), ..Loader::default() }.load(path)
 }
 
 impl Loaded {
@@ -69,7 +76,7 @@ impl Loaded {
         let mut sources = Sources::default();
         let (mut root, mut found) = sources.parse(name, text);
         misplaced_includes(&mut root, &mut found);
-        let mut loaded = Self { sources, root, patterns: Vec::new(), found };
+        let mut loaded = Self { sources, root, patterns: BTreeMap::new(), found };
         loaded.check_tables();
         loaded
     }
@@ -98,7 +105,7 @@ impl Loaded {
 
     /// The files that it was read from, and those that would be read now.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
-        let included = self.patterns.iter().filter_map(|pattern| glob::glob(pattern).ok()).flatten().flatten();
+        let included = self.patterns.keys().filter_map(|pattern| glob::glob(pattern).ok()).flatten().flatten();
         self.sources.names().map(PathBuf::from).chain(included)
     }
 
@@ -129,19 +136,56 @@ impl Loaded {
 }
 
 #[derive(Default)]
-struct Loader {
+struct Loader<'b> {
     sources: Sources,
-    patterns: Vec<String>,
+    patterns: BTreeMap<String, Vec<PathBuf>>,
     found: Vec<Diagnostic>,
     /// The files that include the one at hand, to find a circle.
     open: Vec<PathBuf>,
     seen: HashSet<PathBuf>,
+    kept: Option<Kept<'b>>,
 }
 
-impl Loader {
+/// What is not read again.
+struct Kept<'b> {
+    before: &'b Loaded,
+    /// The one file that is, with what it includes.
+    anew: PathBuf,
+}
+
+impl Loader<'_> {
+    fn load(mut self, path: &Path) -> Result<Loaded, Diagnostics> {
+        match self.file(path) {
+            Ok(root) => {
+                let mut loaded = Loaded { sources: self.sources, root, patterns: self.patterns, found: self.found };
+                loaded.check_tables();
+                Ok(loaded)
+            }
+            Err(message) => {
+                let diagnostic = Diagnostic::new(Severity::Error, None, message);
+                Err(Diagnostics::new(&self.sources, vec![diagnostic], &[]))
+            }
+        }
+    }
+
     fn file(&mut self, path: &Path) -> Result<Node, String> {
+        // Within the file that is read again, nothing is kept.
+        let kept = self.kept.take_if(|kept| kept.anew == path);
+        let root = self.tree(path);
+        self.kept = kept.or_else(|| self.kept.take());
+        root
+    }
+
+    fn tree(&mut self, path: &Path) -> Result<Node, String> {
         let shown = path.display();
-        let real = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
+        let kept = self.kept.as_ref().map(|kept| kept.before);
+        let kept = kept.and_then(|before| before.sources.named(&shown.to_string()));
+        let real = match (fs::canonicalize(path), kept) {
+            (Ok(real), _) => real,
+            // It may be gone by now.
+            (Err(_), Some(_)) => path.to_owned(),
+            (Err(error), None) => return Err(unreadable(path, &error)),
+        };
         if self.open.contains(&real) {
             return Err(format!("{shown} includes itself"));
         }
@@ -151,11 +195,10 @@ impl Loader {
         if !self.seen.insert(real.clone()) {
             return Err(format!("{shown} is included twice"));
         }
-        let length = fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
-        if length > LARGEST_FILE {
-            return Err(format!("{shown} has {length} bytes, and more than {LARGEST_FILE} are not read"));
-        }
-        let text = read_text(path)?;
+        let text = match kept {
+            Some(text) => text.to_owned(),
+            None => read(path)?,
+        };
         let (mut root, found) = self.sources.parse(shown.to_string(), text);
         self.found.extend(found);
         misplaced_includes(&mut root, &mut self.found);
@@ -178,26 +221,23 @@ impl Loader {
                 continue;
             };
             let full = path.parent().unwrap_or(Path::new("")).join(text);
-            self.patterns.push(full.to_string_lossy().into_owned());
-            let files = match glob::glob(&full.to_string_lossy()) {
+            let files = match self.files(&full.to_string_lossy()) {
                 Ok(files) => files,
-                Err(error) => {
-                    self.mistake(pattern, format!("not a file pattern: {error}"));
+                Err(message) => {
+                    self.mistake(pattern, message);
                     continue;
                 }
             };
-            let mut any = false;
-            for file in files {
-                any = true;
-                let read = file.map_err(|error| error.to_string()).and_then(|file| self.file(&file));
-                match read {
+            if files.is_empty() {
+                self.mistake(pattern, format!("no file matches {}", full.display()));
+            }
+            for file in &files {
+                match self.file(file) {
                     Ok(included) => self.merge(table, included),
                     Err(message) => self.mistake(pattern, message),
                 }
             }
-            if !any {
-                self.mistake(pattern, format!("no file matches {}", full.display()));
-            }
+            self.patterns.insert(full.to_string_lossy().into_owned(), files);
         }
     }
 
@@ -229,6 +269,15 @@ impl Loader {
         }
     }
 
+    /// The files that a pattern stands for, in the order of their names.
+    fn files(&self, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        if let Some(kept) = &self.kept {
+            return Ok(kept.before.patterns.get(pattern).cloned().unwrap_or_default());
+        }
+        let files = glob::glob(pattern).map_err(|error| format!("not a file pattern: {error}"))?;
+        files.collect::<Result<_, _>>().map_err(|error| error.to_string())
+    }
+
     fn mistake(&mut self, node: &Node, message: String) {
         self.found.push(Diagnostic::new(Severity::Error, Some(node.place), message));
     }
@@ -238,6 +287,14 @@ impl Loader {
         diagnostic.also(first, "first given here");
         self.found.push(diagnostic);
     }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let length = fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
+    if length > LARGEST_FILE {
+        return Err(format!("{} has {length} bytes, and more than {LARGEST_FILE} are not read", path.display()));
+    }
+    read_text(path)
 }
 
 /// Takes every `include` out of the tables below the root, where it means nothing, and reports it.
@@ -288,6 +345,37 @@ mod tests {
         assert_eq!(loaded.root.get("upstream").unwrap().table().unwrap().len(), 2);
         assert_eq!(loaded.root.get("route").unwrap().array().unwrap().len(), 2);
         assert!(loaded.build().diagnostics().is_empty());
+    }
+
+    #[test]
+    fn the_file_of_one_api_is_read_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        let main = dir.path().join("main.toml");
+        write("main.toml", "include = ['x-*.toml']\n[log]\nlevel = 'info'\n");
+        write("x-a.toml", "include = ['a/*.toml']\n[api.a]\nhosts = 'one'\n");
+        fs::create_dir(dir.path().join("a")).unwrap();
+        write("a/1.toml", "[[route]]\nmatch = '/1'\n");
+        write("x-b.toml", "[api.b]\nhosts = 'one'\n");
+        let before = load(&main).unwrap();
+
+        write("main.toml", "mistake");
+        write("x-a.toml", "include = ['a/*.toml']\n[api.a]\nhosts = 'two'\n");
+        write("a/2.toml", "[[route]]\nmatch = '/2'\n");
+        fs::remove_file(dir.path().join("x-b.toml")).unwrap();
+        write("x-c.toml", "[api.c]\n");
+        let after = load_api(&main, "a", &before).unwrap();
+        assert_eq!(after.build().diagnostics().to_string(), "");
+        let hosts = |api: &str| after.root.get("api").unwrap().get(api).unwrap().get("hosts").unwrap().str();
+        assert_eq!((hosts("a"), hosts("b")), (Some("two"), Some("one")));
+        assert!(after.root.get("api").unwrap().get("c").is_none());
+        assert_eq!(after.root.get("route").unwrap().array().unwrap().len(), 2);
+
+        let Err(said) = load_api(&main, "c", &after) else { panic!() };
+        assert!(said.to_string().contains("no api `c` is at work"), "{said}");
+        write("x-a.toml", "[api.a]\nhosts =");
+        let said = load_api(&main, "a", &after).unwrap().build().diagnostics().to_string();
+        assert!(said.contains("x-a.toml:2"), "{said}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! listen     = ["public"]               # names of listeners; all, unless said otherwise
 //! base_path  = "/mobile"                # upstreams are sent the path below it
 //! routes     = "file"                   # those of this file that name no api themselves
+//! log        = { access = { to = { file = "mobile.log" } } }     # where its requests are logged; with all others
 //! rate_limit = { rate = "20/s" }        # any policy: for its routes, before [defaults]
 //!
 //! [[route]]
@@ -27,6 +28,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::config::MatchConfig;
+use super::log::{self, LogConfig};
 use super::matcher::{Condition, HostPattern, PathPattern, RequestView, RouteSpec};
 use super::{check_key, origin};
 use crate::build::{Build, Node, Table, Value};
@@ -34,6 +36,7 @@ use crate::keep::Fingerprint;
 use crate::policy::Base;
 use crate::policy::version::{self, By, Naming, Version};
 use crate::reply::Reply;
+use crate::telemetry::access_log::AccessLogConfig;
 use crate::telemetry::metrics::apis::ApiSeries;
 use crate::telemetry::metrics::traffic::Meter;
 
@@ -47,6 +50,8 @@ pub struct Api {
     listen: Option<Arc<[Box<str>]>>,
     base: Box<str>,
     member: Option<Member>,
+    /// Which log its requests are in: that of the process is 0.
+    pub log: usize,
     /// What the configuration says of it.
     pub(super) made_of: u64,
 }
@@ -60,7 +65,11 @@ struct Member {
 
 /// The APIs of a configuration; `None` stands for one with mistakes.
 #[derive(Default)]
-pub(super) struct Apis(BTreeMap<String, Option<Arc<Api>>>);
+pub(super) struct Apis {
+    named: BTreeMap<String, Option<Arc<Api>>>,
+    /// The logs that are theirs.
+    pub logs: Vec<AccessLogConfig>,
+}
 
 /// The API that serves a route, as the file has it.
 #[derive(Clone, Copy)]
@@ -82,6 +91,7 @@ struct Config {
     base_path: Option<String>,
     #[serde(rename = "routes")]
     _routes: Option<Routes>,
+    log: Option<LogConfig>,
     #[serde(rename = "view")]
     _view: Option<IgnoredAny>,
 }
@@ -95,7 +105,7 @@ enum Routes {
 }
 
 /// The keys of an API that are not policies.
-const KEYS: &[&str] = &["hosts", "listen", "base_path", "routes", "version", "view"];
+const KEYS: &[&str] = &["hosts", "listen", "base_path", "routes", "log", "version", "view"];
 
 impl Apis {
     /// Compiles every `[api.NAME]`.
@@ -106,7 +116,7 @@ impl Apis {
             drafts.push((name, node, draft));
         }
         let namings = namings(&drafts, build);
-        let mut apis = BTreeMap::new();
+        let mut apis = Self::default();
         for ((name, node, draft), naming) in drafts.into_iter().zip(namings) {
             let api = draft.zip(naming).and_then(|(draft, naming)| {
                 let member =
@@ -116,22 +126,26 @@ impl Apis {
                 made_of.add(b'v', version.as_bytes());
                 let uses = build.keep(&format!("api.{name}"), made_of, |_| Some(meter.api(name, version)))?;
                 let made_of = build.fingerprint(node, &[]).short();
-                let Draft { hosts, listen, base, .. } = draft;
-                Some(Arc::new(Api { name: name.into(), uses, hosts, listen, base, member, made_of }))
+                let Draft { hosts, listen, base, log, .. } = draft;
+                let log = log.map_or(0, |log| {
+                    apis.logs.push(log);
+                    apis.logs.len()
+                });
+                Some(Arc::new(Api { name: name.into(), uses, hosts, listen, base, member, log, made_of }))
             });
-            apis.insert(name.to_owned(), api);
+            apis.named.insert(name.to_owned(), api);
         }
-        Self(apis)
+        apis
     }
 
     /// The API of a name, unless it has mistakes.
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Api>> {
-        self.0.get(name)?.as_ref()
+        self.named.get(name)?.as_ref()
     }
 
     /// Those without mistakes.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Api>> {
-        self.0.values().flatten()
+        self.named.values().flatten()
     }
 
     /// Warns of what no route belongs to.
@@ -213,6 +227,7 @@ struct Draft {
     hosts: Vec<HostPattern>,
     listen: Option<Arc<[Box<str>]>>,
     base: Box<str>,
+    log: Option<AccessLogConfig>,
     version: Option<version::Config>,
     by: Option<By>,
 }
@@ -248,12 +263,16 @@ impl Draft {
             }
         }
         let listen = config.listen.map(|names| listeners(&names.0, root, build));
+        let log = config.log.map(|LogConfig { mut access }| {
+            log::settle(&mut access, "log.access", build);
+            access
+        });
         let base = base_path(config.base_path.as_deref().unwrap_or("/"), build);
         let by = version.as_ref().and_then(|config| {
             check_version(config, build);
             By::compile(&config.by, &config.name, build)
         });
-        (build.errors() == before).then(|| Self { hosts, listen, base: base.into(), version, by })
+        (build.errors() == before).then(|| Self { hosts, listen, base: base.into(), log, version, by })
     }
 
     /// What the versions of one API have in common.

@@ -21,6 +21,7 @@
 mod aggregate;
 pub mod api;
 mod config;
+pub mod log;
 pub mod matcher;
 mod mirror;
 pub mod origin;
@@ -28,11 +29,13 @@ mod reply;
 mod split;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::iter::once;
 use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::{CONTENT_LOCATION, LOCATION};
 use pingora_http::{RequestHeader, ResponseHeader};
+use prometheus::IntCounter;
 
 use crate::build::{Build, Entry, Node, Place, Table, Value};
 use crate::cache::{Resource, Zone, Zones};
@@ -41,7 +44,7 @@ use crate::keep::{self, Fingerprint};
 use crate::policy::{self, Chain, Providers, Scope};
 use crate::reply::Reply;
 use crate::store::Stores;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{AccessLogConfig, Logs, Rotation};
 use crate::telemetry::metrics::Words;
 use crate::telemetry::metrics::traffic::{Meter, RouteSeries};
 use crate::telemetry::trace::Tracer;
@@ -67,8 +70,10 @@ pub struct Gateway {
     zones: Zones,
     stores: Stores,
     apis: Vec<Arc<Api>>,
-    /// Where requests are logged, if they are.
-    pub access_log: Option<Arc<AccessLog>>,
+    /// The logs that APIs have for themselves.
+    api_logs: Vec<AccessLogConfig>,
+    /// The open logs: that of the process, then those of APIs.
+    pub logs: Logs,
     /// What traces are made with, if they are.
     pub tracer: Option<Arc<Tracer>>,
     /// What is counted of requests that find no route.
@@ -200,7 +205,8 @@ impl Gateway {
             zones,
             stores,
             apis: apis.all().cloned().collect(),
-            access_log: None,
+            api_logs: apis.logs,
+            logs: Logs::default(),
             tracer: None,
             no_route: meter.no_route(),
             stopped: meter.stopped(),
@@ -220,6 +226,21 @@ impl Gateway {
     /// A route by its position.
     pub fn route(&self, index: usize) -> &Arc<Route> {
         &self.routes[index]
+    }
+
+    /// Opens the log of the process and those of APIs, but for what is open in the logs `before`.
+    ///
+    /// # Errors
+    /// As [`Logs::open`].
+    pub fn open_logs(
+        &mut self,
+        own: &AccessLogConfig,
+        before: &Logs,
+        rotation: &Rotation,
+        dropped: &IntCounter,
+    ) -> Result<(), String> {
+        self.logs = Logs::open(once(own).chain(&self.api_logs), before, rotation, dropped)?;
+        Ok(())
     }
 
     /// What is not as it was in the `previous` gateway, in words.

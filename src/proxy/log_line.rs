@@ -66,7 +66,8 @@ pub(super) fn write(request: &RequestHeader, carried: &Carried, ctx: &mut Ctx) {
 }
 
 fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, (duration, own): (Duration, Duration), ctx: &Ctx) {
-    let Some(log) = &ctx.gateway.access_log else { return };
+    let api = ctx.route.as_ref().and_then(|route| route.api.as_ref());
+    let Some(log) = ctx.gateway.logs.at(api.map_or(0, |api| api.log)) else { return };
     let explained = carried.broke || facts.stopped_by.is_some() || facts.shadowed.is_some();
     let cause = facts.cause.as_deref().filter(|_| explained).unwrap_or("");
     log.write(&Line {
@@ -83,7 +84,7 @@ fn line(request: &RequestHeader, carried: &Carried, facts: &Facts, (duration, ow
             _ => "HTTP/1.1",
         },
         status: carried.status.unwrap_or(499),
-        api: ctx.route.as_ref().and_then(|route| route.api.as_ref()).map_or("", |api| &api.name),
+        api: api.map_or("", |api| &api.name),
         route: facts.route.as_deref().unwrap_or(""),
         upstream: facts.upstream.as_deref().unwrap_or(""),
         server: facts.server.as_deref().unwrap_or(""),

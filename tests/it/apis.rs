@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Builder, Gateway, Origin, Request, answer, eventually, gateway};
+use crate::harness::{Builder, Gateway, Origin, Request, answer, eventually, gateway, portcullis};
 
 /// An origin that says how often it was asked, and what for.
 fn counting() -> Origin {
@@ -191,6 +191,81 @@ fn an_api_in_a_file_of_its_own_is_told_by_itself() {
     assert!(detail.contains("apis/b.toml:2:13") && detail.contains("literal segments"), "{detail}");
     assert!(!detail.contains("a.toml") && detail.contains("1 error"), "{detail}");
     gw.get("/b/x").send().expect(429);
+}
+
+#[test]
+fn an_api_is_reloaded_by_itself() {
+    let origin = counting();
+    let admin = "\n[admin]\naddress = \"unix:@dir/admin.sock\"\n";
+    let builder = gateway().origin("origin", &origin).config(&format!("{FILES}{admin}"));
+    std::fs::create_dir(builder.dir().join("apis")).unwrap();
+    let gw = builder.file("apis/a.toml", api_file("a", "1/h")).file("apis/b.toml", api_file("b", "1/h")).start();
+    let write = |name: &str, text: &str| std::fs::write(gw.dir().join(name), text).unwrap();
+    // Others are in the midst of their work.
+    write("apis/a.toml", "[api.a]\nbase_path =");
+    write("apis/b.toml", &api_file("b", "2/h"));
+    gw.reload().expect(422);
+    let receipt = gw.admin_post("/apis/b/reload", "").expect(200).json();
+    assert_eq!(receipt["changes"].to_string(), r#"["api b changed","route b/x changed"]"#);
+    gw.get("/a/x").send().expect(200);
+    gw.get("/a/x").send().expect(429);
+    let detail = gw.admin_post("/apis/a/reload", "").expect(422).problem("configuration").json()["detail"].to_string();
+    assert!(detail.contains("apis/a.toml:2") && !detail.contains("b.toml"), "{detail}");
+    let detail = gw.admin_post("/apis/c/reload", "").expect(422).problem("configuration").json()["detail"].to_string();
+    assert!(detail.contains("no api `c` is at work") && detail.contains("did you mean"), "{detail}");
+    gw.admin("/apis/a/reload").expect(405);
+
+    // The command asks for the same, and looks at nothing but where the interface is.
+    write("apis/b.toml", &api_file("b", "3/h"));
+    let config = gw.dir().join("portcullis.toml");
+    let done = portcullis(&["reload", "--api", "b", "--config", config.to_str().unwrap()]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("\"generation\":3"));
+    let failed = portcullis(&["reload", "--api", "a", "--config", config.to_str().unwrap()]);
+    assert!(!failed.status.success() && String::from_utf8_lossy(&failed.stderr).contains("apis/a.toml:2"));
+    // What was kept is what runs, and so there is nothing else to change.
+    write("apis/a.toml", &api_file("a", "1/h"));
+    assert_eq!(gw.reload().expect(200).json()["changes"].to_string(), "[]");
+}
+
+#[test]
+fn an_api_is_logged_by_itself() {
+    let origin = counting();
+    let log = |name: &str, format: &str| {
+        let api = format!("[api.{name}]\nbase_path = \"/{name}\"\nroutes = \"file\"\n");
+        let to = format!("log = {{ access = {{ to = {{ file = \"{name}.log\" }}, {format} }} }}\n");
+        format!("{api}{to}[[route]]\nmatch = \"/x\"\nupstream = \"o\"\n")
+    };
+    let builder = gateway().origin("origin", &origin).config(FILES);
+    std::fs::create_dir(builder.dir().join("apis")).unwrap();
+    let gw = builder
+        .file("apis/a.toml", log("a", "fields = [\"api\", \"path\"]"))
+        .file("apis/b.toml", log("b", "format = \"logfmt\", fields = [\"api\", \"path\"]"))
+        .start();
+    // Beside the file that says so.
+    let is = |name: &str, lines: &str| {
+        let path = gw.dir().join("apis").join(name);
+        eventually(name, || (std::fs::read_to_string(&path).is_ok_and(|text| text == lines)).then_some(()));
+    };
+    ["/a/x", "/free", "/b/x", "/nowhere"].iter().for_each(|target| drop(gw.get(target).send()));
+    is("a.log", "{\"api\":\"a\",\"path\":\"/a/x\"}\n");
+    is("b.log", "api=b path=/b/x\n");
+    let own = gw.logged_lines(2);
+    assert_eq!((own.len(), &own[0]["path"], &own[1]["path"]), (2, &"/free".into(), &"/nowhere".into()));
+
+    // After a change of its own it goes on elsewhere, and the others where they were.
+    std::fs::write(gw.dir().join("apis/a.toml"), log("a", "fields = [\"path\"]").replace("a.log", "c.log")).unwrap();
+    gw.admin_post("/apis/a/reload", "").expect(200);
+    ["/a/x", "/b/x"].iter().for_each(|target| drop(gw.get(target).send().expect(200)));
+    is("c.log", "{\"path\":\"/a/x\"}\n");
+    is("b.log", "api=b path=/b/x\napi=b path=/b/x\n");
+    // A rotation is one of all.
+    for name in ["b", "c"] {
+        let path = |suffix: &str| gw.dir().join(format!("apis/{name}.log{suffix}"));
+        std::fs::rename(path(""), path(".1")).unwrap();
+    }
+    gw.reopen_logs();
+    ["b.log", "c.log"].iter().for_each(|name| is(name, ""));
 }
 
 #[test]

@@ -15,6 +15,7 @@
 
 mod line;
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -65,6 +66,16 @@ pub enum Target {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("on standard output"),
+            Self::Off => f.write_str("that is off"),
+            Self::File(path) | Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// How lines look.
 #[derive(Deserialize, Clone, PartialEq, Debug, Default)]
 #[serde(rename_all = "lowercase")]
@@ -95,6 +106,41 @@ impl Rotation {
     }
 }
 
+/// The open logs of a configuration: that of the process, then those of APIs. Two that are configured alike are one.
+#[derive(Default)]
+pub struct Logs(Vec<(AccessLogConfig, Option<Arc<AccessLog>>)>);
+
+impl Logs {
+    /// Opens what is not open in the logs `before`. Lines that a log cannot take are counted as `dropped`.
+    ///
+    /// # Errors
+    /// As [`AccessLog::open`], in words.
+    pub fn open<'c>(
+        configs: impl IntoIterator<Item = &'c AccessLogConfig>,
+        before: &Self,
+        rotation: &Rotation,
+        dropped: &IntCounter,
+    ) -> Result<Self, String> {
+        let mut logs = Self::default();
+        for config in configs {
+            let open = logs.0.iter().chain(&before.0).find(|(other, _)| other == config);
+            let log = match open {
+                Some((_, log)) => log.clone(),
+                None => AccessLog::open(config, rotation, dropped.clone())
+                    .map_err(|error| format!("error: cannot open the access log {}: {error}", config.to))?
+                    .map(Arc::new),
+            };
+            logs.0.push((config.clone(), log));
+        }
+        Ok(logs)
+    }
+
+    /// A log by its position in the configuration; `None` when it is off.
+    pub fn at(&self, index: usize) -> Option<&AccessLog> {
+        self.0.get(index)?.1.as_deref()
+    }
+}
+
 /// A log that lines are written to.
 pub struct AccessLog {
     layout: Layout,
@@ -106,7 +152,22 @@ struct Shared {
     waiting: Mutex<Waiting>,
     wake: Condvar,
     limit: usize,
-    dropped: IntCounter,
+    dropped: Dropped,
+}
+
+/// Lines that were lost.
+struct Dropped {
+    /// By this log.
+    own: AtomicU64,
+    /// By all of the process.
+    all: IntCounter,
+}
+
+impl Dropped {
+    fn count(&self, lines: u64) {
+        self.own.fetch_add(lines, Ordering::Relaxed);
+        self.all.inc_by(lines);
+    }
 }
 
 #[derive(Default)]
@@ -146,7 +207,7 @@ impl AccessLog {
     /// The file cannot be opened, or the thread not started.
     pub fn open(config: &AccessLogConfig, rotation: &Rotation, dropped: IntCounter) -> io::Result<Option<Self>> {
         // Before the file is opened: a turn between the two opens it once more.
-        let (rotation, turns) = (rotation.clone(), rotation.turns());
+        let (rotation, turns, name) = (rotation.clone(), rotation.turns(), config.to.to_string());
         let sink = match &config.to {
             Target::Off => return Ok(None),
             Target::Stdout => Sink::Stdout,
@@ -157,12 +218,12 @@ impl AccessLog {
             waiting: Mutex::default(),
             wake: Condvar::new(),
             limit: config.buffer.as_usize(),
-            dropped,
+            dropped: Dropped { own: AtomicU64::new(0), all: dropped },
         });
         let theirs = shared.clone();
         let writer = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write(&theirs, sink, &rotation, turns))?;
+            .spawn(move || write(&theirs, &name, sink, &rotation, turns))?;
         Ok(Some(Self { layout: config.layout(), shared, writer: Some(writer) }))
     }
 
@@ -176,7 +237,7 @@ impl AccessLog {
             self.layout.render(line, text);
             let mut waiting = self.shared.waiting.lock();
             if waiting.lines.len() + text.len() > self.shared.limit {
-                self.shared.dropped.inc();
+                self.shared.dropped.count(1);
                 return;
             }
             waiting.lines.extend_from_slice(text.as_bytes());
@@ -208,9 +269,9 @@ fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-fn write(shared: &Shared, mut sink: Sink, rotation: &Rotation, mut turns: u64) {
+fn write(shared: &Shared, name: &str, mut sink: Sink, rotation: &Rotation, mut turns: u64) {
     let mut lines = Vec::new();
-    let mut reported = shared.dropped.get();
+    let mut reported = 0;
     loop {
         let closed = {
             let mut waiting = shared.waiting.lock();
@@ -224,8 +285,8 @@ fn write(shared: &Shared, mut sink: Sink, rotation: &Rotation, mut turns: u64) {
         if !lines.is_empty() {
             if let Err(error) = sink.write(&lines) {
                 let lost = lines.iter().filter(|b| **b == b'\n').count() as u64;
-                shared.dropped.inc_by(lost);
-                log::warn!("the access log cannot be written: {error}");
+                shared.dropped.count(lost);
+                log::warn!("the access log {name} cannot be written: {error}");
             }
             lines.clear();
             lines.shrink_to(1 << 20);
@@ -234,9 +295,9 @@ fn write(shared: &Shared, mut sink: Sink, rotation: &Rotation, mut turns: u64) {
             turns = asked;
             sink.open_again();
         }
-        let dropped = shared.dropped.get();
+        let dropped = shared.dropped.own.load(Ordering::Relaxed);
         if dropped > reported {
-            log::warn!("the access log dropped {} lines", dropped - reported);
+            log::warn!("the access log {name} dropped {} lines", dropped - reported);
             reported = dropped;
         }
         if closed {
