@@ -2,11 +2,12 @@
 //!
 //! What is undone has a bound, so that a few bytes do not become gigabytes; zstd's window has the bound of RFC 9659.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
+use libdeflater::{CompressionLvl, Compressor};
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush};
 use zstd::stream::raw::{DParameter, Operation};
 
@@ -38,6 +39,34 @@ impl Coding {
             .find(|coding| name.eq_ignore_ascii_case(coding.name().as_bytes()))
             .or_else(|| name.eq_ignore_ascii_case(b"x-gzip").then_some(Self::Gzip))
     }
+}
+
+impl Coding {
+    /// Does it to a body that is at hand as a whole; `None` where that would not make it shorter.
+    pub fn shorten(self, body: &[u8]) -> Option<Vec<u8>> {
+        let mut out = match self {
+            Self::Gzip => return gzipped(body),
+            _ => Vec::with_capacity(body.len() / 2),
+        };
+        let mut encoder = Encoder::new(self).ok()?;
+        encoder.push(body, &mut out).and_then(|()| encoder.end(&mut out)).ok()?;
+        Some(out).filter(|out| out.len() < body.len())
+    }
+}
+
+/// By libdeflate, which does it in a third of the time that it takes part by part.
+fn gzipped(body: &[u8]) -> Option<Vec<u8>> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
+    }
+    let mut out = vec![0; body.len()];
+    let length = COMPRESSOR.with_borrow_mut(|compressor| {
+        let compressor = compressor
+            .get_or_insert_with(|| Compressor::new(CompressionLvl::new(WHOLE_GZIP_LEVEL).unwrap_or_default()));
+        compressor.gzip_compress(body, &mut out).ok()
+    })?;
+    out.truncate(length);
+    Some(out)
 }
 
 /// Why a coding could not be undone.
@@ -205,6 +234,7 @@ enum Outer {
 
 /// What is asked of the codings: about as much time for each, and little of it.
 const GZIP_LEVEL: i32 = 4;
+const WHOLE_GZIP_LEVEL: i32 = 2;
 const BROTLI_LEVEL: u32 = 4;
 const BROTLI_WINDOW: u32 = 19;
 const ZSTD_LEVEL: i32 = 3;
@@ -351,6 +381,21 @@ mod tests {
             coded.chunks(7).for_each(|part| out.extend(decoder.push(part).unwrap()));
             out.extend(decoder.end().unwrap());
             assert_eq!(out, text);
+            assert_eq!(decoder_of_whole(coding, &text), text);
+        }
+    }
+
+    fn decoder_of_whole(coding: Coding, text: &[u8]) -> Vec<u8> {
+        let short = coding.shorten(text).unwrap();
+        assert!(short.len() < text.len());
+        decoder(coding, 1 << 20).whole(&short).unwrap().into()
+    }
+
+    #[test]
+    fn what_would_not_be_shorter_is_left() {
+        let random: Vec<u8> = (0..4096).map(|_| fastrand::u8(..)).collect();
+        for coding in ALL {
+            assert_eq!((coding.shorten(&random), coding.shorten(b"x"), coding.shorten(b"")), (None, None, None));
         }
     }
 

@@ -207,18 +207,14 @@ impl Shaper for Compressing {
         let _ = head.insert_header(CONTENT_ENCODING, HeaderValue::from_static(self.coding.name()));
     }
 
-    fn whole(&mut self, head: &mut ResponseHeader, body: Bytes, trailers: Option<&HeaderMap>) -> Result<Bytes, Reply> {
+    fn whole(&mut self, head: &mut ResponseHeader, body: Bytes, _: Option<&HeaderMap>) -> Result<Bytes, Reply> {
         varies(head);
         if (body.len() as u64) < self.min_size.max(1) {
             return Ok(body);
         }
-        let mut out = Vec::with_capacity(body.len() / 2);
-        let done = self.push(&body, &mut out).and_then(|()| self.end(trailers, &mut out));
-        if done.is_err() || out.len() >= body.len() {
-            return Ok(body);
-        }
+        let Some(shorter) = self.coding.shorten(&body) else { return Ok(body) };
         self.head(head);
-        Ok(out.into())
+        Ok(shorter.into())
     }
 
     fn push(&mut self, part: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
