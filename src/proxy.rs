@@ -66,6 +66,8 @@ pub struct Ctx {
     stopped: Option<Reply>,
     /// Bytes of the request body so far.
     body: u64,
+    /// The body is held, so that every server gets all of it.
+    replays: bool,
     /// How long the upstream is waited for.
     patience: Patience,
     /// What the cache had to do with the answer.
@@ -106,6 +108,7 @@ impl Ctx {
             tried: Tried::default(),
             stopped: None,
             body: 0,
+            replays: false,
             patience: Patience::default(),
             said: None,
             fetching: None,
@@ -307,7 +310,7 @@ impl ProxyHttp for Proxy {
         }
         if let Some(body) = body {
             ctx.body += body.len() as u64;
-            if let Some(most) = ctx.max_body().filter(|most| ctx.body > *most) {
+            if let Some(most) = ctx.max_body().filter(|most| ctx.body > *most && ctx.fetching.is_none()) {
                 let why = format!("the body has more than {most} bytes");
                 return Err(Error::explain(ErrorType::HTTPStatus(413), why).into_down());
             }

@@ -12,7 +12,7 @@ use http::header::{
 use pingora_http::ResponseHeader;
 
 use super::Malformed;
-use super::coding::{Decoder, Failed};
+use super::coding::{Decoder, Failed, codings};
 use crate::reply::Reply;
 
 /// One step in the shaping of an answer's body.
@@ -154,17 +154,17 @@ impl Shaping {
     /// # Errors
     /// The answer that the client gets instead.
     pub fn head(&mut self, head: &mut ResponseHeader) -> Result<(), Reply> {
-        if self.reads() && head.headers.contains_key(CONTENT_ENCODING) {
-            let coding = head.headers.get(CONTENT_ENCODING).map_or(&b""[..], HeaderValue::as_bytes);
-            match Decoder::of(coding, self.most) {
-                Some(decoder) => self.decoder = decoder,
-                None if self.lets_pass() => {
-                    self.steps.retain(|step| !step.reads());
-                    return self.head(head);
+        if self.reads()
+            && let Some(codings) = codings(&head.headers)
+        {
+            match Decoder::of(codings.as_bytes(), self.most) {
+                Some(decoder) => {
+                    self.decoder = decoder;
+                    decoded(head);
                 }
+                None if self.lets_pass() => self.without_readers(head),
                 None => return Err(refusal("its content coding is not known here")),
             }
-            decoded(head);
         }
         self.steps.iter_mut().for_each(|step| step.head(head));
         if self.varies {
@@ -185,7 +185,7 @@ impl Shaping {
     ) -> Result<Bytes, Reply> {
         let mut body = body;
         if self.reads()
-            && let Some(codings) = head.headers.get(CONTENT_ENCODING)
+            && let Some(codings) = codings(&head.headers)
         {
             match Decoder::of(codings.as_bytes(), self.most).map(|decoder| decoder.map(|d| d.whole(&body))) {
                 Some(None) => {}
@@ -193,7 +193,7 @@ impl Shaping {
                     body = content;
                     decoded(head);
                 }
-                _ if self.lets_pass() => self.steps.retain(|step| !step.reads()),
+                _ if self.lets_pass() => self.without_readers(head),
                 None => return Err(refusal("its content coding is not known here")),
                 Some(Some(Err(Failed::Malformed))) => return Err(refusal("its content coding is broken")),
                 Some(Some(Err(Failed::TooLarge))) => return Err(self.too_large()),
@@ -210,12 +210,22 @@ impl Shaping {
     ///
     /// # Errors
     /// The answer that the client gets instead.
-    pub fn outgrown(&mut self) -> Result<(), Reply> {
+    pub fn outgrown(&mut self, head: &ResponseHeader) -> Result<(), Reply> {
         if !self.lets_pass() {
             return Err(self.too_large());
         }
-        self.steps.retain(|step| step.needs().is_some() && !step.reads());
+        self.without_readers(head);
         Ok(())
+    }
+
+    /// It passes unread: what comes after the steps that would have read it has it as it came. What has a coding already
+    /// gets no other.
+    fn without_readers(&mut self, head: &ResponseHeader) {
+        self.steps.retain(|step| step.needs().is_some() && !step.reads());
+        if head.headers.contains_key(CONTENT_ENCODING) {
+            self.varies |= !self.steps.is_empty();
+            self.steps.clear();
+        }
     }
 
     /// Takes a part of a body whose head went on, and appends what can go on.
@@ -266,7 +276,8 @@ impl Shaping {
         Ok(())
     }
 
-    fn reads(&self) -> bool {
+    /// Whether a step reads what the answer says.
+    pub fn reads(&self) -> bool {
         self.steps.iter().any(|step| step.reads())
     }
 

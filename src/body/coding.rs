@@ -4,9 +4,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
+use std::iter::once;
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
+use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use libdeflater::{CompressionLvl, Compressor};
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush};
 use zstd::stream::raw::{DParameter, Operation};
@@ -67,6 +69,18 @@ fn gzipped(body: &[u8]) -> Option<Vec<u8>> {
     })?;
     out.truncate(length);
     Some(out)
+}
+
+/// What all lines of `Content-Encoding` say together.
+pub fn codings(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(CONTENT_ENCODING).iter();
+    let first = lines.next()?;
+    let mut more = lines.peekable();
+    if more.peek().is_none() {
+        return Some(first.clone());
+    }
+    let all: Vec<&[u8]> = once(first).chain(more).map(HeaderValue::as_bytes).collect();
+    HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
 }
 
 /// Why a coding could not be undone.

@@ -20,7 +20,7 @@ pub struct Held {
     most: u64,
     /// Without its content coding, once somebody has asked for it.
     content: Option<Bytes>,
-    coding: Option<HeaderValue>,
+    codings: Option<HeaderValue>,
     content_type: Option<HeaderValue>,
     method: Option<Method>,
     target: Option<PathAndQuery>,
@@ -68,17 +68,24 @@ impl Sends {
 
 impl Held {
     /// What came with this request: at most so many bytes, also when its content coding is undone.
-    pub fn new(raw: Bytes, request: &RequestHeader, most: u64) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The answer, where it is said to be several things: what is looked at here may be another than what the upstream
+    /// takes it for.
+    pub fn new(raw: Bytes, request: &RequestHeader, most: u64) -> Result<Self, Reply> {
+        if request.headers.get_all(CONTENT_TYPE).iter().nth(1).is_some() {
+            return Err(Reply::bad_request("the request has more than one Content-Type"));
+        }
+        Ok(Self {
             raw,
             most,
             content: None,
-            coding: request.headers.get(CONTENT_ENCODING).cloned(),
+            codings: coding::codings(&request.headers),
             content_type: request.headers.get(CONTENT_TYPE).cloned(),
             method: None,
             target: None,
             changed: false,
-        }
+        })
     }
 
     /// What it is said to be.
@@ -99,7 +106,7 @@ impl Held {
         if let Some(content) = &self.content {
             return Ok(content.clone());
         }
-        let content = match &self.coding {
+        let content = match &self.codings {
             None => self.raw.clone(),
             Some(codings) => {
                 let decoder = coding::Decoder::of(codings.as_bytes(), self.most)
@@ -136,7 +143,7 @@ impl Held {
     /// Puts another body in its place; `None` leaves what it is said to be.
     pub fn replace(&mut self, content: Bytes, content_type: Option<HeaderValue>) {
         self.content = Some(content);
-        self.coding = None;
+        self.codings = None;
         self.changed = true;
         if content_type.is_some() {
             self.content_type = content_type;
@@ -173,6 +180,14 @@ const ALL: u64 = 512 << 20;
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 
 impl Room {
+    /// Takes room for `bytes` in all, or gives back what is more; gives whether there is so much.
+    pub fn fit(&mut self, bytes: u64) -> bool {
+        let less = self.0.saturating_sub(bytes);
+        TAKEN.fetch_sub(less, Ordering::Relaxed);
+        self.0 -= less;
+        self.grow(bytes)
+    }
+
     /// Takes room for `bytes` in all; gives whether there is so much.
     pub fn grow(&mut self, bytes: u64) -> bool {
         let more = bytes.saturating_sub(self.0);
@@ -213,6 +228,7 @@ mod tests {
         let (mut first, mut second) = (Room::default(), Room::default());
         assert!(first.grow(ALL / 4) && first.grow(ALL / 2) && first.grow(1));
         assert!(!second.grow(ALL));
+        assert!(first.fit(ALL / 8) && second.fit(ALL / 2) && !first.fit(ALL) && first.fit(ALL / 4));
         drop(first);
         assert!(second.grow(ALL / 2));
     }

@@ -11,6 +11,7 @@ pub mod grpc;
 mod held;
 pub mod jq;
 pub mod json;
+mod json_text;
 pub mod media;
 pub mod openapi;
 pub mod parameter;

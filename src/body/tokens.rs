@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use super::{DEPTH, Malformed};
+use super::Malformed;
+use super::json_text::{Text, Token};
 
 /// How much of a pointer a message shows, in bytes, before it is cut at the next name.
 const LONGEST: usize = 256;
@@ -13,7 +14,7 @@ const LONGEST: usize = 256;
 /// A text of JSON that was read.
 pub(super) struct Json<'a> {
     text: &'a str,
-    tokens: Vec<Token>,
+    slots: Vec<Slot>,
 }
 
 /// What a value is.
@@ -27,8 +28,8 @@ pub(super) enum Kind {
     Object,
 }
 
-/// A value, or the name of a member, with where it is in the text and the token that comes after all that is in it.
-struct Token {
+/// A value, or the name of a member, with where it is in the text and the slot that comes after all that is in it.
+struct Slot {
     kind: Kind,
     start: u32,
     end: u32,
@@ -48,14 +49,10 @@ impl<'a> Json<'a> {
     /// # Errors
     /// It is not JSON in UTF-8, an object has a name twice, or it is deeper than [`DEPTH`].
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let text = utf8(bytes)?;
-        let mut reader = Reader { text, at: 0, tokens: Vec::new() };
-        reader.value(DEPTH)?;
-        reader.space();
-        match reader.at == text.len() {
-            true => Ok(Self { text, tokens: reader.tokens }),
-            false => Err(reader.wrong("there is something after the JSON value")),
-        }
+        let (mut text, mut slots) = (Text::new(utf8(bytes)?.as_bytes())?, Vec::new());
+        value(&mut text, &mut slots)?;
+        text.end()?;
+        Ok(Self { text: text.whole(), slots })
     }
 
     /// The whole.
@@ -67,26 +64,25 @@ impl<'a> Json<'a> {
 impl<'j> Node<'j> {
     /// What it is.
     pub(super) fn kind(self) -> Kind {
-        self.token().kind
+        self.slot().kind
     }
 
     /// A string without its escapes; everything else as it is written.
     pub(super) fn text(self) -> Cow<'j, str> {
-        let token = self.token();
-        let raw = &self.json.text[token.start as usize..token.end as usize];
-        match token.kind {
-            // It was tried when it was read.
-            Kind::String => unescape(raw).unwrap_or(Cow::Borrowed(raw)),
+        let slot = self.slot();
+        let raw = &self.json.text[slot.start as usize..slot.end as usize];
+        match slot.kind {
+            Kind::String => unquoted(raw),
             _ => Cow::Borrowed(raw),
         }
     }
 
     /// What is right within an array or an object: here names are before their values.
     pub(super) fn items(self) -> impl Iterator<Item = Node<'j>> {
-        let (end, mut index) = (self.token().after, self.index + 1);
+        let (end, mut index) = (self.slot().after, self.index + 1);
         std::iter::from_fn(move || {
             let item = (index < end).then_some(Node { index, ..self })?;
-            index = item.token().after;
+            index = item.slot().after;
             Some(item)
         })
     }
@@ -102,17 +98,17 @@ impl<'j> Node<'j> {
     pub(super) fn wrong(self, what: &str) -> Malformed {
         let pointer = self.pointer();
         let at = if pointer.is_empty() { "the whole JSON value" } else { &pointer };
-        Malformed::new(self.token().start.into(), format!("{at}: {what}"))
+        Malformed::new(self.slot().start.into(), format!("{at}: {what}"))
     }
 
-    fn token(self) -> &'j Token {
-        &self.json.tokens[self.index as usize]
+    fn slot(self) -> &'j Slot {
+        &self.json.slots[self.index as usize]
     }
 
     fn pointer(self) -> String {
         let mut pointer = String::new();
         let mut at = self.json.root();
-        let holds = |node: &Node| self.index < node.token().after;
+        let holds = |node: &Node| self.index < node.slot().after;
         while at.index != self.index {
             if pointer.len() > LONGEST {
                 pointer.push_str("/…");
@@ -132,6 +128,14 @@ impl<'j> Node<'j> {
             at = inner;
         }
         pointer
+    }
+}
+
+/// A string of a text that was read.
+fn unquoted(raw: &str) -> Cow<'_, str> {
+    match Text::new(raw.as_bytes()).and_then(|mut text| text.value()) {
+        Ok(Token::String(text)) => text,
+        _ => Cow::Borrowed(raw),
     }
 }
 
@@ -158,186 +162,47 @@ pub(super) fn write_string(text: &str, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out, text);
 }
 
-/// Whether a text is a number of JSON.
-pub(super) fn is_number(text: &str) -> bool {
-    number(text.as_bytes()) == Some(text.len())
-}
-
-/// How long the number is with which a text begins (RFC 8259, section 6).
-pub(super) fn number(bytes: &[u8]) -> Option<usize> {
-    let digits = |from: usize| bytes[from..].iter().take_while(|b| b.is_ascii_digit()).count();
-    let mut at = usize::from(bytes.first() == Some(&b'-'));
-    at += match bytes.get(at) {
-        Some(b'0') => 1,
-        _ => Some(digits(at)).filter(|count| *count > 0)?,
+/// Reads the next value, with all that is in it.
+fn value(text: &mut Text<'_>, slots: &mut Vec<Slot>) -> Result<(), Malformed> {
+    let (index, token) = (slots.len(), text.value()?);
+    let kind = match token {
+        Token::Null => Kind::Null,
+        Token::Bool(_) => Kind::Boolean,
+        Token::Number(_) => Kind::Number,
+        Token::String(_) => Kind::String,
+        Token::Array => Kind::Array,
+        Token::Object => Kind::Object,
     };
-    if bytes.get(at) == Some(&b'.') {
-        at += 1 + Some(digits(at + 1)).filter(|count| *count > 0)?;
-    }
-    if let Some(b'e' | b'E') = bytes.get(at) {
-        at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
-        at += Some(digits(at)).filter(|count| *count > 0)?;
-    }
-    Some(at)
-}
-
-/// What stands between the quotes of a string, without its escapes.
-fn unescape(raw: &str) -> Result<Cow<'_, str>, serde_json::Error> {
-    match memchr::memchr(b'\\', raw.as_bytes()) {
-        Some(_) => serde_json::from_str::<String>(&format!("\"{raw}\"")).map(Cow::Owned),
-        None => Ok(Cow::Borrowed(raw)),
-    }
-}
-
-struct Reader<'a> {
-    text: &'a str,
-    at: usize,
-    tokens: Vec<Token>,
-}
-
-impl<'a> Reader<'a> {
-    fn value(&mut self, depth: usize) -> Result<(), Malformed> {
-        self.space();
-        match self.peek() {
-            Some(b'{') if depth == 0 => Err(self.too_deep()),
-            Some(b'[') if depth == 0 => Err(self.too_deep()),
-            Some(b'{') => self.object(depth),
-            Some(b'[') => self.array(depth),
-            Some(b'"') => self.string().map(drop),
-            Some(b't') => self.word("true", Kind::Boolean),
-            Some(b'f') => self.word("false", Kind::Boolean),
-            Some(b'n') => self.word("null", Kind::Null),
-            Some(b'-' | b'0'..=b'9') => match number(&self.text.as_bytes()[self.at..]) {
-                Some(length) => self.leaf(Kind::Number, length),
-                None => Err(self.wrong("this is not a number of JSON")),
-            },
-            Some(_) => Err(self.wrong("a JSON value is expected")),
-            None => Err(self.wrong("the JSON ends too early")),
+    put(kind, text, slots);
+    let mut first = true;
+    match kind {
+        Kind::Array => {
+            while text.element(&mut first)? {
+                value(text, slots)?;
+            }
         }
-    }
-
-    fn object(&mut self, depth: usize) -> Result<(), Malformed> {
-        let index = self.open(Kind::Object);
-        let mut names: HashSet<Cow<'a, str>> = HashSet::new();
-        if !self.take(b'}') {
-            loop {
-                self.space();
-                let at = self.at;
-                if self.peek() != Some(b'"') {
-                    return Err(self.wrong("the name of a member is expected"));
-                }
-                let name = self.string()?;
+        Kind::Object => {
+            let mut names = HashSet::new();
+            while let Some(name) = text.key(&mut first)? {
                 if names.contains(&name) {
-                    let what = format!("an object has the member `{}` twice", short(&name));
-                    return Err(Malformed::new(at as u64, what));
+                    return Err(text.wrong_there(format!("an object has the member `{}` twice", short(&name))));
                 }
                 names.insert(name);
-                if !self.take(b':') {
-                    return Err(self.wrong("`:` is expected"));
-                }
-                self.value(depth - 1)?;
-                if !self.take(b',') {
-                    break;
-                }
-            }
-            if !self.take(b'}') {
-                return Err(self.wrong("`,` or `}` is expected"));
+                put(Kind::String, text, slots);
+                value(text, slots)?;
             }
         }
-        self.close(index);
-        Ok(())
+        _ => {}
     }
+    let after = slots.len() as u32;
+    (slots[index].end, slots[index].after) = (text.last().1 as u32, after);
+    Ok(())
+}
 
-    fn array(&mut self, depth: usize) -> Result<(), Malformed> {
-        let index = self.open(Kind::Array);
-        if !self.take(b']') {
-            loop {
-                self.value(depth - 1)?;
-                if !self.take(b',') {
-                    break;
-                }
-            }
-            if !self.take(b']') {
-                return Err(self.wrong("`,` or `]` is expected"));
-            }
-        }
-        self.close(index);
-        Ok(())
-    }
-
-    fn string(&mut self) -> Result<Cow<'a, str>, Malformed> {
-        let start = self.at + 1;
-        let bytes = self.text.as_bytes();
-        let mut end = start;
-        loop {
-            match bytes.get(end) {
-                Some(b'"') => break,
-                Some(b'\\') => end += 2,
-                Some(..b' ') => return Err(Malformed::new(end as u64, "a control character must be escaped")),
-                Some(_) => end += 1,
-                None => return Err(Malformed::new(bytes.len() as u64, "the JSON ends within a string")),
-            }
-        }
-        let text = unescape(&self.text[start..end])
-            .map_err(|_| Malformed::new(start as u64, "the string has an escape that is none"))?;
-        self.at = start;
-        self.leaf(Kind::String, end - start)?;
-        self.at += 1;
-        Ok(text)
-    }
-
-    fn word(&mut self, word: &str, kind: Kind) -> Result<(), Malformed> {
-        match self.text[self.at..].starts_with(word) {
-            true => self.leaf(kind, word.len()),
-            false => Err(self.wrong("a JSON value is expected")),
-        }
-    }
-
-    fn leaf(&mut self, kind: Kind, length: usize) -> Result<(), Malformed> {
-        let index = self.tokens.len() as u32;
-        let (start, end) = (self.at as u32, (self.at + length) as u32);
-        self.tokens.push(Token { kind, start, end, after: index + 1 });
-        self.at += length;
-        Ok(())
-    }
-
-    fn open(&mut self, kind: Kind) -> usize {
-        self.tokens.push(Token { kind, start: self.at as u32, end: 0, after: 0 });
-        self.at += 1;
-        self.tokens.len() - 1
-    }
-
-    fn close(&mut self, index: usize) {
-        let after = self.tokens.len() as u32;
-        let token = &mut self.tokens[index];
-        (token.end, token.after) = (self.at as u32, after);
-    }
-
-    fn space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
-        }
-    }
-
-    fn take(&mut self, byte: u8) -> bool {
-        self.space();
-        let there = self.peek() == Some(byte);
-        self.at += usize::from(there);
-        there
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn wrong(&self, what: &'static str) -> Malformed {
-        let ended = self.at == self.text.len();
-        Malformed::new(self.at as u64, if ended { "the JSON ends too early" } else { what })
-    }
-
-    fn too_deep(&self) -> Malformed {
-        Malformed::new(self.at as u64, format!("the JSON is deeper than {DEPTH} levels"))
-    }
+/// Appends what was read last.
+fn put(kind: Kind, text: &Text<'_>, slots: &mut Vec<Slot>) {
+    let (start, end) = text.last();
+    slots.push(Slot { kind, start: start as u32, end: end as u32, after: slots.len() as u32 + 1 });
 }
 
 #[cfg(test)]
@@ -345,6 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::body::DEPTH;
 
     #[test]
     fn what_is_not_json_is_refused() {
@@ -365,7 +231,7 @@ mod tests {
             ("\"\\ud800\"", 1),
             ("\"a\nb\"", 2),
             ("\"a", 2),
-            ("\"\\", 2),
+            ("\"\\", 1),
             ("1 2", 2),
             ("\u{feff}1", 0),
             ("{\"a\":1,\"\\u0061\":2}", 7),

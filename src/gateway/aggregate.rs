@@ -158,13 +158,6 @@ const MOST_EACH: usize = 10_000;
 /// The element of an array that a part is asked for.
 const EACH: &str = "each";
 
-impl Aggregate {
-    /// Whether a part is sent the body of the client's request.
-    pub fn takes_body(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part.body, PartBody::Clients))
-    }
-}
-
 impl Routes<'_> {
     /// Compiles the `aggregate` of a route; `None` after every mistake in it was reported.
     pub(super) fn aggregate(

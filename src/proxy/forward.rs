@@ -199,8 +199,8 @@ fn attempt_failed(ctx: &mut Ctx, failure: Failure, reused: bool) {
 /// Whether another attempt is allowed: by the method, the body, the policy, and the budget.
 fn may_retry(method: &Method, untouched: bool, ctx: &Ctx, failure: Failure, reused: bool) -> bool {
     let (Some(pool), Some(facts)) = (ctx.pool(), &ctx.facts) else { return false };
-    if !untouched || ctx.body > 0 {
-        // Part of the body may have been sent, and what was sent is never sent again.
+    if !untouched || (ctx.body > 0 && !ctx.replays) {
+        // Part of the body may have been sent, and is not there any more.
         return false;
     }
     if ctx.patience.is_over() {

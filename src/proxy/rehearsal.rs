@@ -159,7 +159,7 @@ async fn through(request: &mut RequestHeader, body: Framing, ctx: &mut Ctx) -> R
         && body == Framing::None
     {
         // Of a body that there is none of, all is known.
-        let mut held = Held::new(Bytes::new(), request, HELD);
+        let mut held = Held::new(Bytes::new(), request, HELD)?;
         route.chain.body(&mut held, request, facts)?;
         let (sent, sends) = held.into_sent();
         facts.sends = sends;

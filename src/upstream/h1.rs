@@ -30,6 +30,8 @@ pub struct Server {
     read: BytesMut,
     /// What is to be sent and was not yet.
     pub unsent: Vec<u8>,
+    /// What is to be sent after that, from where it is.
+    pub behind: Bytes,
     body: Body,
     keep_alive: bool,
     /// It said something since it was taken.
@@ -105,6 +107,7 @@ impl Server {
             io,
             read: BytesMut::new(),
             unsent: Vec::new(),
+            behind: Bytes::new(),
             body: Body::Length(0),
             keep_alive: true,
             heard: false,
@@ -120,24 +123,29 @@ impl Server {
     /// Forgets what is unsent, for the server takes no more.
     pub fn give_up(&mut self) {
         self.unsent.clear();
+        self.behind.clear();
         self.deaf = true;
     }
 
     /// Sends what is unsent.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.unsent.is_empty() {
+        loop {
+            let next = if self.unsent.is_empty() { &self.behind[..] } else { &self.unsent[..] };
+            if next.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
             let n = ready!(match &mut self.io {
-                Io::Tcp(io) => Pin::new(io).poll_write(cx, &self.unsent),
-                Io::Unix(io) => Pin::new(io).poll_write(cx, &self.unsent),
-                Io::Within(io) => Pin::new(io).poll_write(cx, &self.unsent),
+                Io::Tcp(io) => Pin::new(io).poll_write(cx, next),
+                Io::Unix(io) => Pin::new(io).poll_write(cx, next),
+                Io::Within(io) => Pin::new(io).poll_write(cx, next),
             })?;
             match n {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n if self.unsent.is_empty() => self.behind.advance(n),
                 n if n == self.unsent.len() => self.unsent.clear(),
                 n => drop(self.unsent.drain(..n)),
             }
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Reads the head of the answer, or of an interim one. `bodiless` answers (to `HEAD`) have no body.
@@ -257,7 +265,12 @@ impl Server {
 
     /// Whether the next request can go this way.
     fn is_clean(&self) -> bool {
-        self.keep_alive && !self.deaf && self.is_body_done() && self.read.is_empty() && self.unsent.is_empty()
+        self.keep_alive
+            && !self.deaf
+            && self.is_body_done()
+            && self.read.is_empty()
+            && self.unsent.is_empty()
+            && self.behind.is_empty()
     }
 
     /// Whether the server neither closed an idle connection nor said anything on it.

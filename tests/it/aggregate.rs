@@ -305,3 +305,27 @@ fn an_answer_that_sets_cookies_is_not_for_others() {
     }
     assert_eq!(origin.requests().len(), 2);
 }
+
+#[test]
+fn what_parts_answer_in_a_coding_is_read() {
+    let coded = zstd::encode_all(&br#"{"p": 1}"#[..], 1).unwrap();
+    let users = Origin::answering(move |seen| match seen.header("accept-encoding") {
+        // It does so whatever it is told.
+        "identity" => answer(200).header("Content-Encoding", "zstd").body(&coded),
+        other => answer(400).body(other),
+    });
+    let gw = dashboard("part.a = { upstream = \"users\" }").upstream("users", &users).start();
+    let got = gw.get("/dashboard/1").header("Accept-Encoding", "gzip, br").send().expect(200);
+    assert_eq!(got.text(), r#"{"a":{"p": 1}}"#);
+}
+
+#[test]
+fn a_body_that_no_part_takes_is_read() {
+    let users = Origin::answering(json("1"));
+    let gw = dashboard("part.a = { upstream = \"users\" }").upstream("users", &users).start();
+    let mut connection = gw.connect();
+    for _ in 0..2 {
+        connection.post("/dashboard/1").body("whatever").send().expect(200).says(r#"{"a":1}"#);
+    }
+    assert_eq!(users.requests()[0].text(), "");
+}

@@ -1115,3 +1115,42 @@ fn a_cache_that_no_route_uses_is_told() {
     let said = String::from_utf8_lossy(&checked.stderr);
     assert!(checked.status.success() && said.contains("no route uses the cache `spare`"), "{said}");
 }
+
+#[test]
+fn who_reads_slowly_but_steadily_gets_all_of_what_is_stored() {
+    const LENGTH: usize = 16 << 20;
+    let origin = counting(|answer, _| answer.header("Cache-Control", "max-age=60").body(vec![b'a'; LENGTH]));
+    let gw = gateway()
+        .config("[listen.public]\naddress = \"127.0.0.1:0\"\ntimeouts = { body = \"500ms\" }")
+        .config("[cache.main]\nmemory = \"256MiB\"\nmax_object = \"32MiB\"\n[defaults]\ncache = {}")
+        .everything_to(&origin)
+        .start();
+    gw.get("/").send().expect(200);
+    let mut connection = gw.connect();
+    connection.send_raw("GET / HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
+    let (start, headers) = connection.reader.head().unwrap().unwrap();
+    assert!(start.contains("200") && headers.first("cache-status").unwrap().contains("hit"), "{headers:?}");
+    // Of a second and a half, none is spent without reading for long.
+    for _ in 0..32 {
+        connection.reader.exactly(LENGTH / 32).unwrap();
+        thread::sleep(Duration::from_millis(50));
+    }
+    let line = gw.logged("all that was sent", |line| line["cache"] == "hit");
+    assert_eq!(line["bytes_out"], LENGTH);
+}
+
+#[test]
+fn what_was_sent_of_an_answer_is_logged_where_its_client_leaves() {
+    let origin = counting(|answer, _| answer.header("Cache-Control", "max-age=60").body(vec![b'a'; 32 << 20]));
+    let gw = gateway()
+        .config("[cache.main]\nmemory = \"256MiB\"\nmax_object = \"32MiB\"\n[defaults]\ncache = {}")
+        .everything_to(&origin)
+        .start();
+    gw.get("/").send().expect(200);
+    let mut connection = gw.connect();
+    connection.send_raw("GET / HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
+    connection.reader.exactly(1000).unwrap();
+    drop(connection);
+    let line = gw.logged("that it left", |line| line["cause"] == "the client left");
+    assert!(line["bytes_out"].as_u64().unwrap() < 32 << 20, "{line}");
+}

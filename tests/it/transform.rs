@@ -1,9 +1,12 @@
 //! Bodies that are changed on their way.
 
+use std::io::{Read, Write};
+use std::time::Duration;
+
 use flate2::Compression;
 use flate2::read::GzEncoder;
 
-use crate::harness::{Answer, Gateway, H2Answer, H2Origin, Origin, Seen, answer, gateway};
+use crate::harness::{Answer, Gateway, H2Answer, H2Origin, Origin, Seen, answer, gateway, refused_address};
 
 fn json(text: &str) -> Answer {
     answer(200).header("Content-Type", "application/json").body(text)
@@ -366,4 +369,137 @@ fn what_has_not_changed_has_no_body() {
     let gw = answering(r#"{ remove = ["a"] }"#, &origin);
     let got = gw.get("/").header("If-None-Match", "\"1\"").send().expect(304);
     assert_eq!((got.header("etag"), got.maybe("content-length")), ("W/\"1\"", ""));
+}
+
+#[test]
+fn a_body_that_is_held_is_sent_to_another_server_when_one_fails() {
+    let origin = Origin::answering(echo);
+    let gw = gateway()
+        .config("[upstream.o]\nservers = [\"@o\", \"@dead\"]\nretry = { attempts = 1, on = [\"connect\"], budget = \"100%\" }\n[[route]]\nmatch = \"/**\"\nupstream = \"o\"\nrequest = { body = { remove = [\"x\"] } }")
+        .origin("o", &origin)
+        .set("dead", refused_address())
+        .start();
+    for length in [10, 100_000] {
+        let text = format!("{{\"x\": 1, \"y\": \"{}\"}}", "a".repeat(length));
+        for _ in 0..4 {
+            let got = gw.post("/").header("Content-Type", "application/json").body(&text).send().expect(200);
+            assert_eq!(got.text(), text.replace("\"x\": 1,", ""));
+        }
+    }
+}
+
+#[test]
+fn what_several_fields_say_of_a_body_is_not_picked_from() {
+    let origin = Origin::answering(echo);
+    let gw = asking(r#"{ remove = ["x"] }"#, &origin);
+    let post = || gw.post("/").header("Content-Type", "application/json");
+    post().header("Content-Type", "text/xml").body("{}").send().expect(400).problem("bad-request");
+    let coded = gzip(br#"{"x": 1, "y": 2}"#);
+    let both = post().header("Content-Encoding", "identity").header("Content-Encoding", "gzip").body(&coded);
+    assert_eq!(both.send().expect(200).text(), r#"{ "y": 2}"#);
+    post().header("Content-Encoding", "gzip").header("Content-Encoding", "gzip").body(&coded).send().expect(415);
+    assert_eq!(origin.requests().len(), 1);
+}
+
+#[test]
+fn who_was_refused_for_a_body_may_go_on() {
+    let origin = Origin::answering(echo);
+    let gw = asking(r#"{ remove = ["x"] }"#, &origin);
+    let mut connection = gw.connect();
+    connection.post("/").header("Content-Type", "application/json").body("{").send().expect(400);
+    connection.post("/").header("Content-Type", "text/plain").body("{}").send().expect(415);
+    connection.post("/").header("Content-Type", "application/json").body("{}").send().expect(200);
+}
+
+#[test]
+fn what_may_pass_passes_in_whatever_coding_it_has() {
+    let coded = gzip(format!("{{\"a\": \"{}\"}}", "x".repeat(3 << 20)).as_bytes());
+    let long = gzip(&(0..400_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect::<Vec<_>>());
+    assert!(long.len() > 1 << 20);
+    let script = {
+        let (coded, long) = (coded.clone(), long.clone());
+        move |seen: &Seen| {
+            let found =
+                |coding| answer(200).header("Content-Type", "application/json").header("Content-Encoding", coding);
+            match seen.target.as_str() {
+                "/long" => found("gzip").body(&long),
+                "/bomb" => found("gzip").body(&coded),
+                "/broken" => found("gzip").body("this is no gzip, whatever it says it is: ".repeat(100)),
+                "/unknown" => found("deflate").body("who knows what this may be? ".repeat(100)),
+                _ => echo(seen),
+            }
+        }
+    };
+    let origin = Origin::answering(script);
+    let gw = gateway()
+        .config("[defaults]\ncompress = true\nresponse = { body = { jq = \".\", otherwise = \"pass\" } }\nrequest = { body = { remove = [\"x\"], otherwise = \"pass\" } }")
+        .everything_to(&origin)
+        .start();
+    for (target, coding, body) in [
+        ("/long", "gzip", long),
+        ("/bomb", "gzip", coded),
+        ("/broken", "gzip", "this is no gzip, whatever it says it is: ".repeat(100).into()),
+        ("/unknown", "deflate", "who knows what this may be? ".repeat(100).into()),
+    ] {
+        let got = gw.get(target).header("Accept-Encoding", "zstd, gzip").send().expect(200);
+        assert_eq!((got.header("content-encoding"), got.body == body), (coding, true), "{target}");
+        assert_eq!(got.header("vary"), "Accept-Encoding", "{target}");
+    }
+    let post = gw.post("/echo").header("Content-Type", "application/json").header("Content-Encoding", "deflate");
+    assert_eq!(post.body("who knows?").send().expect(200).text(), "who knows?");
+}
+
+#[test]
+fn a_body_may_grow_on_its_way() {
+    let origin = H2Origin::plain(|_| H2Answer::new(200).body("taken"));
+    let gw = gateway()
+        .config("[defaults]\nvalidate = { max_body = \"10KiB\" }\nrequest = { body = { to = \"xml\", xml = { root = \"many-items-of-one-kind\" } } }")
+        .config("[upstream.o]\nservers = [\"@o\"]\nprotocol = \"h2c\"\n[[route]]\nmatch = \"/**\"\nupstream = \"o\"")
+        .set("o", origin.address())
+        .start();
+    let text = format!("{{\"many-items-of-one-kind\": {{\"a-long-name\": [{}1]}}}}", "1,".repeat(4000));
+    gw.post("/").header("Content-Type", "application/json").body(&text).send().expect(200).says("taken");
+    assert!(origin.only_request().text().len() > 100_000);
+    gw.post("/").header("Content-Type", "application/json").body(text + &" ".repeat(5000)).send().expect(413);
+}
+
+#[test]
+fn a_body_that_is_held_has_to_come_along() {
+    let origin = Origin::answering(echo);
+    let gw = gateway()
+        .config("[listen.public]\naddress = \"127.0.0.1:0\"\ntimeouts = { body = \"1s\" }\n[defaults]\nrequest = { body = { remove = [\"a\"] } }")
+        .everything_to(&origin)
+        .start();
+    let mut connection = std::net::TcpStream::connect(gw.address().tcp()).unwrap();
+    connection
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+        .unwrap();
+    connection.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    // It is never silent for long, and would take minutes.
+    let mut answer = Vec::new();
+    while connection.read_to_end(&mut answer).is_err() && answer.is_empty() {
+        let _ = connection.write_all(b" ");
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(origin.connections(), 0);
+}
+
+/// What bodies become is counted, and not only what came.
+#[test]
+fn a_few_bytes_do_not_become_gigabytes() {
+    let origin = Origin::answering(|_| Answer::never());
+    let gw = gateway()
+        .config("[defaults]\nvalidate = { max_body = \"16MiB\" }\nrequest = { body = { remove = [\"x\"] } }")
+        .everything_to(&origin)
+        .start();
+    let coded = gzip(format!("\"{}\"", "a".repeat(15 << 20)).as_bytes());
+    let mut held: Vec<_> = (0..48).map(|_| gw.connect()).collect();
+    for connection in &mut held {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Encoding: gzip";
+        connection.send_raw(format!("{head}\r\nContent-Length: {}\r\n\r\n", coded.len()));
+        connection.send_raw(&coded);
+    }
+    gw.logged("that there is no more room", |line| line["status"] == 503 && line["stopped_by"] == "busy");
+    assert!(gw.memory() < 1 << 30, "{}", gw.memory());
+    drop(held);
 }

@@ -364,6 +364,8 @@ fn a_body_is_held_to_its_schema_and_sent_as_it_came() {
     assert_eq!(seen, [text; 5]);
     assert_eq!(post("/reported", "{}").expect(200).text(), "{}");
     gw.logged("the report", |line| line["shadowed"] == "validate" && line["route"] == "/reported");
+    let coded = gw.post("/reported").header("Content-Type", "application/json").header("Content-Encoding", "deflate");
+    coded.body("what is it?").send().expect(200).says("what is it?");
     let long = format!("{{ \"sku\": \"{}\" }}", "x".repeat(3 << 20));
     assert_eq!(post("/long", &long).expect(200).text(), long);
     let mut connection = gw.connect();

@@ -26,7 +26,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::tokens::{Json, Kind, Node, is_number, short, utf8, write_string};
+use super::json_text::is_number;
+use super::tokens::{Json, Kind, Node, short, utf8, write_string};
 use super::{Malformed, Mistake};
 
 /// How many fields are read of a form.

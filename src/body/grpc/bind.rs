@@ -8,9 +8,8 @@ use percent_encoding::percent_decode_str;
 use super::DEPTH;
 use super::parse::{from_token, scalar, short};
 use super::schema::{Field, Kind, Label, Schema, Special};
-use super::text::Token;
 use super::wire::{enclose, put_tag};
-use crate::body::tokens::is_number;
+use crate::body::json_text::{Token, is_number};
 
 /// A field that a text can give, however deep it is.
 #[derive(Debug, Clone, PartialEq)]

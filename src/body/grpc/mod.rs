@@ -42,7 +42,6 @@ mod rule;
 mod schema;
 mod status;
 mod template;
-mod text;
 pub mod web;
 mod wire;
 
@@ -55,6 +54,7 @@ use http::{HeaderName, HeaderValue};
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use serde::Deserialize;
 
+use super::json_text::Text;
 use super::{DEPTH, Malformed, is_json};
 use crate::types::{Size, weighted};
 use bind::{Place, QueryRules, Taken};
@@ -63,7 +63,6 @@ use print::Style;
 use rule::Rule;
 use schema::Schema;
 use template::{Missing, Template, Tree, Variable};
-use text::Text;
 
 pub use answer::Answer;
 pub use status::Status;
@@ -410,10 +409,7 @@ impl Call {
         let mut parser =
             Parser { schema: &common.schema, text: Text::new(body)?, ignore_unknown: common.ignore_unknown_fields };
         let mut messages = Vec::new();
-        while messages.is_empty() || !parser.text.is_done() {
-            if !messages.is_empty() && !route.client_streams {
-                return Err(parser.text.wrong("the text goes on after its value"));
-            }
+        loop {
             let mut message = Vec::new();
             match route.body {
                 BodyRule::Field(index) => {
@@ -422,8 +418,11 @@ impl Call {
                 _ => parser.message(route.input, &mut message)?,
             }
             messages.push(message);
+            if !route.client_streams || parser.text.end().is_ok() {
+                parser.text.end()?;
+                return Ok(messages);
+            }
         }
-        Ok(messages)
     }
 }
 

@@ -8,10 +8,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::known::{self, Seconds};
 use super::schema::{Kind, Label, Message, Schema, Special};
-use super::text::{Text, Token};
 use super::wire::{self, VARINT, enclose, put_bytes, put_tag, put_varint};
 use crate::body::Malformed;
-use crate::body::tokens::is_number;
+use crate::body::json_text::{Text, Token, is_number};
 
 /// Reads messages from a text.
 pub(super) struct Parser<'a> {

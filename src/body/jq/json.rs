@@ -3,188 +3,50 @@
 use super::number::Num;
 use super::value::{Arr, Obj, V};
 use super::{Bound, meter};
-use crate::body::tokens::number;
-use crate::body::{DEPTH, Malformed};
+use crate::body::Malformed;
+use crate::body::json_text::{Text, Token};
 
 /// Reads a text that is one value. None if it does not fit into the bounds.
 pub fn read(text: &[u8]) -> Result<Option<V>, Malformed> {
-    let text = std::str::from_utf8(text)
-        .map_err(|error| Malformed::new(error.valid_up_to() as u64, "not UTF-8, as JSON must be"))?;
-    let mut reader = Reader { text, at: 0 };
-    reader.space();
-    let value = reader.value(0)?;
-    reader.space();
-    if reader.at < text.len() && meter::over().is_none() {
-        return Err(reader.wrong("expected the end, as there is one JSON value"));
+    let mut text = Text::new(text)?;
+    let value = value(&mut text)?;
+    if meter::over().is_some() {
+        return Ok(None);
     }
-    Ok(meter::over().is_none().then_some(value))
+    text.end()?;
+    Ok(Some(value))
 }
 
-struct Reader<'t> {
-    text: &'t str,
-    at: usize,
-}
-
-impl<'t> Reader<'t> {
-    fn wrong(&self, what: &'static str) -> Malformed {
-        Malformed::new(self.at as u64, what)
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
-        }
-    }
-
-    /// After a value, when out of bounds, anything is returned: nobody reads it.
-    fn value(&mut self, depth: usize) -> Result<V, Malformed> {
-        Ok(match self.peek() {
-            Some(b'{' | b'[') if depth == DEPTH => return Err(self.wrong("nested too deep")),
-            Some(b'{') => self.object(depth)?,
-            Some(b'[') => self.array(depth)?,
-            Some(b'"') => V::text(self.string()?).unwrap_or(V::Null),
-            Some(b'-' | b'0'..=b'9') => V::Num(self.number()?),
-            _ => {
-                for (word, value) in [("null", V::Null), ("true", V::Bool(true)), ("false", V::Bool(false))] {
-                    if self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-                        self.at += word.len();
-                        return Ok(value);
-                    }
+/// Once it is out of bounds, anything is returned: nobody reads it.
+fn value(text: &mut Text<'_>) -> Result<V, Malformed> {
+    let mut first = true;
+    Ok(match text.value()? {
+        Token::Null => V::Null,
+        Token::Bool(is) => V::Bool(is),
+        Token::Number(digits) => V::Num(Num::read(digits)),
+        Token::String(string) => V::text(string.into_owned()).unwrap_or(V::Null),
+        Token::Array => {
+            let mut array = Arr::default();
+            while text.element(&mut first)? {
+                array.push(value(text)?);
+                if !meter::fits(array.weight) {
+                    return Ok(V::Null);
                 }
-                return Err(self.wrong("expected a JSON value"));
             }
-        })
-    }
-
-    fn object(&mut self, depth: usize) -> Result<V, Malformed> {
-        let mut object = Obj::default();
-        self.at += 1;
-        self.space();
-        if self.peek() == Some(b'}') {
-            self.at += 1;
-            return Ok(V::from(object));
+            meter::bytes(array.items.len() as u64 * 16);
+            V::from(array)
         }
-        loop {
-            if self.peek() != Some(b'"') {
-                return Err(self.wrong("expected a key in quotes"));
-            }
-            let key = self.string()?;
-            self.space();
-            if self.peek() != Some(b':') {
-                return Err(self.wrong("expected a colon"));
-            }
-            self.at += 1;
-            self.space();
-            let value = self.value(depth + 1)?;
-            object.insert(key.into(), value);
-            if !meter::fits(object.weight) || !meter::spend(2) {
-                return Ok(V::Null);
-            }
-            self.space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => break,
-                _ => return Err(self.wrong("expected a comma or the end of the object")),
-            }
-            self.space();
-        }
-        self.at += 1;
-        Ok(V::from(object))
-    }
-
-    fn array(&mut self, depth: usize) -> Result<V, Malformed> {
-        let mut array = Arr::default();
-        self.at += 1;
-        self.space();
-        if self.peek() == Some(b']') {
-            self.at += 1;
-            return Ok(V::from(array));
-        }
-        loop {
-            let value = self.value(depth + 1)?;
-            array.push(value);
-            if !meter::fits(array.weight) {
-                return Ok(V::Null);
-            }
-            self.space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b']') => break,
-                _ => return Err(self.wrong("expected a comma or the end of the array")),
-            }
-            self.space();
-        }
-        self.at += 1;
-        meter::bytes(array.items.len() as u64 * 16);
-        Ok(V::from(array))
-    }
-
-    fn number(&mut self) -> Result<Num, Malformed> {
-        let rest = &self.text.as_bytes()[self.at..];
-        let length = number(rest).ok_or_else(|| self.wrong("expected a number in JSON's grammar"))?;
-        self.at += length;
-        Ok(Num::read(&self.text[self.at - length..self.at]))
-    }
-
-    fn string(&mut self) -> Result<String, Malformed> {
-        self.at += 1;
-        let mut string = String::new();
-        loop {
-            let rest = &self.text.as_bytes()[self.at..];
-            let plain = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
-            string.push_str(&self.text[self.at..self.at + plain]);
-            self.at += plain;
-            match self.peek() {
-                None => return Err(self.wrong("the text ends within a string")),
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(string);
+        Token::Object => {
+            let mut object = Obj::default();
+            while let Some(key) = text.key(&mut first)? {
+                object.insert(key.into_owned().into(), value(text)?);
+                if !meter::fits(object.weight) || !meter::spend(2) {
+                    return Ok(V::Null);
                 }
-                Some(b'\\') => string.push(self.escape()?),
-                Some(_) => return Err(self.wrong("a control character within a string")),
             }
+            V::from(object)
         }
-    }
-
-    fn escape(&mut self) -> Result<char, Malformed> {
-        let found = match self.text.as_bytes().get(self.at + 1) {
-            Some(b'"') => '"',
-            Some(b'\\') => '\\',
-            Some(b'/') => '/',
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(b'u') => return self.unicode(),
-            _ => return Err(self.wrong("not an escape of JSON")),
-        };
-        self.at += 2;
-        Ok(found)
-    }
-
-    fn unicode(&mut self) -> Result<char, Malformed> {
-        let unit = |at: usize| {
-            let digits = self.text.as_bytes().get(at..at + 6)?;
-            let digits = digits.strip_prefix(b"\\u")?;
-            digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
-        };
-        let (code, length) = match unit(self.at) {
-            None => return Err(self.wrong("expected four hexadecimal digits")),
-            Some(high @ 0xd800..0xdc00) => match unit(self.at + 6) {
-                Some(low @ 0xdc00..0xe000) => (0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00), 12),
-                _ => return Err(self.wrong("half of a surrogate pair")),
-            },
-            Some(code) => (code, 6),
-        };
-        let found = char::from_u32(code).ok_or_else(|| self.wrong("half of a surrogate pair"))?;
-        self.at += length;
-        Ok(found)
-    }
+    })
 }
 
 /// Appends a value, as long as it takes no more than `most` bytes.

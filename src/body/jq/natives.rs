@@ -10,7 +10,7 @@ use jaq_core::{Bind, Cv, DataT, Exn, Native, RunPtr, ValT, ValXs};
 use super::number::Num;
 use super::value::{Arr, Error, Obj, V, ValR, ValX, out_of_bounds};
 use super::{Bound, Jq, json, meter, regexes};
-use crate::body::tokens::is_number;
+use crate::body::json_text::is_number;
 
 /// How deep closures may lie in each other.
 const CLOSURES: i64 = 500;

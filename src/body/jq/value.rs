@@ -18,7 +18,7 @@ use jaq_core::{Exn, ValT};
 use super::number::Num;
 use super::{Bound, json, meter};
 use crate::body::DEPTH;
-use crate::body::tokens::is_number;
+use crate::body::json_text::is_number;
 
 pub type Error = jaq_core::Error<V>;
 pub type ValR<T = V> = Result<T, Error>;

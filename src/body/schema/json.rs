@@ -3,22 +3,18 @@
 
 use serde_json::{Map, Number, Value};
 
-use crate::body::{DEPTH, Malformed};
+use crate::body::Malformed;
+use crate::body::json_text::{Text, Token};
 
 /// Reads a whole text.
 ///
 /// # Errors
-/// It is not JSON, two parsers could read it differently, or it lies deeper than [`DEPTH`].
+/// It is not JSON, two parsers could read it differently, or it lies deeper than [`DEPTH`](crate::body::DEPTH).
 pub fn parse(text: &[u8]) -> Result<Value, Malformed> {
-    let text = std::str::from_utf8(text)
-        .map_err(|error| Malformed::new(error.valid_up_to() as u64, "the text is not UTF-8"))?;
-    let mut reader = Reader { text, at: 0 };
-    let value = reader.value(0)?;
-    reader.space();
-    match reader.peek() {
-        None => Ok(value),
-        Some(_) => Err(reader.wrong("there is something behind the end")),
-    }
+    let mut text = Text::new(text)?;
+    let value = value(&mut text)?;
+    text.end()?;
+    Ok(value)
 }
 
 /// A number as it is compared: whole numbers of up to 64 bits exactly, however they are written (`1.0` is `1`), others
@@ -55,204 +51,40 @@ pub fn number(text: &str) -> Option<Number> {
     Number::from_f64(text.parse::<f64>().ok().filter(|number| number.is_normal())?)
 }
 
-struct Reader<'t> {
-    text: &'t str,
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn wrong(&self, what: &'static str) -> Malformed {
-        Malformed::new(self.at as u64, what)
-    }
-
-    fn space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
+fn value(text: &mut Text<'_>) -> Result<Value, Malformed> {
+    let mut first = true;
+    Ok(match text.value()? {
+        Token::Null => Value::Null,
+        Token::Bool(is) => Value::Bool(is),
+        Token::String(string) => Value::String(string.into_owned()),
+        Token::Number(digits) => {
+            let too_long = || text.wrong_there("a number is too large, or too long to be compared exactly");
+            Value::Number(number(digits).ok_or_else(too_long)?)
         }
-    }
-
-    /// Goes over a character if it is the next.
-    fn takes(&mut self, character: u8) -> bool {
-        let takes = self.peek() == Some(character);
-        self.at += usize::from(takes);
-        takes
-    }
-
-    fn value(&mut self, depth: usize) -> Result<Value, Malformed> {
-        self.space();
-        match self.peek() {
-            Some(b'{' | b'[') if depth == DEPTH => Err(self.wrong("it lies too deep")),
-            Some(b'{') => self.object(depth),
-            Some(b'[') => self.array(depth),
-            Some(b'"') => self.string().map(Value::String),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.word("true", Value::Bool(true)),
-            Some(b'f') => self.word("false", Value::Bool(false)),
-            Some(b'n') => self.word("null", Value::Null),
-            Some(_) => Err(self.wrong("a value is expected")),
-            None => Err(self.wrong("it ends too early")),
-        }
-    }
-
-    fn word(&mut self, word: &str, value: Value) -> Result<Value, Malformed> {
-        if !self.text[self.at..].starts_with(word) {
-            return Err(self.wrong("a value is expected"));
-        }
-        self.at += word.len();
-        Ok(value)
-    }
-
-    fn object(&mut self, depth: usize) -> Result<Value, Malformed> {
-        let mut object = Map::new();
-        self.at += 1;
-        self.space();
-        if self.takes(b'}') {
-            return Ok(Value::Object(object));
-        }
-        loop {
-            self.space();
-            let start = self.at;
-            if self.peek() != Some(b'"') {
-                return Err(self.wrong("a name in quotes is expected"));
+        Token::Array => {
+            let mut array = Vec::new();
+            while text.element(&mut first)? {
+                array.push(value(text)?);
             }
-            let name = self.string()?;
-            self.space();
-            if !self.takes(b':') {
-                return Err(self.wrong("`:` is expected"));
-            }
-            let value = self.value(depth + 1)?;
-            if object.insert(name, value).is_some() {
-                return Err(Malformed::new(start as u64, "a name comes twice in an object"));
-            }
-            self.space();
-            if self.takes(b'}') {
-                return Ok(Value::Object(object));
-            }
-            if !self.takes(b',') {
-                return Err(self.wrong("`,` or `}` is expected"));
-            }
+            Value::Array(array)
         }
-    }
-
-    fn array(&mut self, depth: usize) -> Result<Value, Malformed> {
-        let mut items = Vec::new();
-        self.at += 1;
-        self.space();
-        if self.takes(b']') {
-            return Ok(Value::Array(items));
-        }
-        loop {
-            items.push(self.value(depth + 1)?);
-            self.space();
-            if self.takes(b']') {
-                return Ok(Value::Array(items));
-            }
-            if !self.takes(b',') {
-                return Err(self.wrong("`,` or `]` is expected"));
-            }
-        }
-    }
-
-    fn number(&mut self) -> Result<Value, Malformed> {
-        let start = self.at;
-        self.takes(b'-');
-        if !self.takes(b'0') {
-            self.digits()?;
-        }
-        if self.takes(b'.') {
-            self.digits()?;
-        }
-        if self.takes(b'e') || self.takes(b'E') {
-            let _ = self.takes(b'-') || self.takes(b'+');
-            self.digits()?;
-        }
-        match number(&self.text[start..self.at]) {
-            Some(number) => Ok(Value::Number(number)),
-            None => Err(Malformed::new(start as u64, "a number is too large, or too long to be compared exactly")),
-        }
-    }
-
-    fn digits(&mut self) -> Result<(), Malformed> {
-        let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        if start == self.at { Err(self.wrong("a digit is expected")) } else { Ok(()) }
-    }
-
-    fn string(&mut self) -> Result<String, Malformed> {
-        self.at += 1;
-        let mut string = String::new();
-        loop {
-            let rest = &self.text[self.at..];
-            let Some(plain) = rest.bytes().position(|b| b == b'"' || b == b'\\' || b < b' ') else {
-                self.at = self.text.len();
-                return Err(self.wrong("it ends too early"));
-            };
-            string.push_str(&rest[..plain]);
-            self.at += plain;
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(string);
+        Token::Object => {
+            let mut object = Map::new();
+            while let Some(name) = text.key(&mut first)? {
+                if object.contains_key(&*name) {
+                    return Err(text.wrong_there("a name comes twice in an object"));
                 }
-                Some(b'\\') => string.push(self.escape()?),
-                _ => return Err(self.wrong("a control character in a text")),
+                object.insert(name.into_owned(), value(text)?);
             }
+            Value::Object(object)
         }
-    }
-
-    fn escape(&mut self) -> Result<char, Malformed> {
-        self.at += 1;
-        let character = match self.peek() {
-            Some(b'u') => return self.unicode(),
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(plain @ (b'"' | b'\\' | b'/')) => char::from(plain),
-            _ => return Err(self.wrong("an escape that is not known")),
-        };
-        self.at += 1;
-        Ok(character)
-    }
-
-    fn unicode(&mut self) -> Result<char, Malformed> {
-        const LONE: &str = "half of a surrogate pair";
-        let first = self.hex()?;
-        let code = match first {
-            0xd800..0xdc00 => {
-                if !self.takes(b'\\') || self.peek() != Some(b'u') {
-                    return Err(self.wrong(LONE));
-                }
-                match self.hex()? {
-                    second @ 0xdc00..0xe000 => 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00),
-                    _ => return Err(self.wrong(LONE)),
-                }
-            }
-            code => code,
-        };
-        char::from_u32(code).ok_or_else(|| self.wrong(LONE))
-    }
-
-    /// The number in `uXXXX`.
-    fn hex(&mut self) -> Result<u32, Malformed> {
-        let digits = self.text.as_bytes().get(self.at + 1..self.at + 5).filter(|d| d.iter().all(u8::is_ascii_hexdigit));
-        let code = digits.and_then(|digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        let code = code.ok_or_else(|| self.wrong("four hexadecimal digits are expected"))?;
-        self.at += 5;
-        Ok(code)
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::DEPTH;
     use serde_json::json;
 
     fn read(text: &str) -> Result<Value, String> {
@@ -278,7 +110,7 @@ mod tests {
             ("{a: 1}", "a name in quotes is expected"),
             ("[1 2]", "`,` or `]` is expected"),
             ("01", "something behind the end"),
-            ("1.", "a digit is expected"),
+            ("1.", "this is no number of JSON"),
             ("+1", "a value is expected"),
             ("NaN", "a value is expected"),
             ("tru", "a value is expected"),
@@ -294,7 +126,9 @@ mod tests {
         }
         assert_eq!(parse(b"\"\xff\"").unwrap_err(), Malformed::new(1, "the text is not UTF-8"));
         let deep = |depth: usize| read(&("[".repeat(depth) + &"]".repeat(depth)));
-        assert!(deep(DEPTH).is_ok() && deep(DEPTH + 1).unwrap_err().contains("too deep") && deep(100_000).is_err());
+        assert!(
+            deep(DEPTH).is_ok() && deep(DEPTH + 1).unwrap_err().contains("deeper than 128") && deep(100_000).is_err()
+        );
     }
 
     #[test]

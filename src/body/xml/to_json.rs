@@ -6,7 +6,8 @@ use std::collections::{HashMap, HashSet};
 use super::names::{declared, local};
 use super::read::{Document, Kind};
 use super::{Namespaces, Path, Xml};
-use crate::body::tokens::{is_number, short, write_string};
+use crate::body::json_text::is_number;
+use crate::body::tokens::{short, write_string};
 use crate::body::{DEPTH, Malformed};
 
 const SCHEMA_INSTANCE: &str = "http://www.w3.org/2001/XMLSchema-instance";

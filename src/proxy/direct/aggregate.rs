@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use ::http::header::{
-    ACCEPT, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, SET_COOKIE, VARY,
+    ACCEPT, ACCEPT_ENCODING, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName,
+    HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, SET_COOKIE, VARY,
 };
 use ::http::{HeaderMap, Method, StatusCode};
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use super::Direct;
 use super::exchange::{Broken, Client, Exchange, Fault, Opening, Waiting, refused};
 use super::shaped::Source;
 use super::upload::Upload;
+use crate::body::coding::{Decoder, Failed, codings};
 use crate::body::jq::Bounds;
 use crate::body::{Parts, Room, merge, no_room, object, refusal};
 use crate::cache::Directives;
@@ -36,8 +37,17 @@ use crate::upstream::Server;
 const MISSING: HeaderName = HeaderName::from_static("portcullis-missing");
 
 /// Fields of the client's request that are about its own body and answer.
-const NOT_PASSED: [HeaderName; 8] =
-    [CONTENT_LENGTH, EXPECT, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+const NOT_PASSED: [HeaderName; 9] = [
+    ACCEPT_ENCODING,
+    CONTENT_LENGTH,
+    EXPECT,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    RANGE,
+];
 
 /// What became of a part.
 struct Became {
@@ -312,6 +322,7 @@ impl Asking {
         };
         request.set_method(part.method.clone());
         let _ = request.insert_header(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
+        let _ = request.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (alarm, room) = (Alarm::default(), Room::default());
         let mut taker = Taker { connection, alarm, head: None, body: Vec::new(), room, most: part.most };
         let mut exchange = Exchange {
@@ -432,13 +443,22 @@ impl Taker {
             }
             status => return bad(format!("it was answered with {status}")),
         }
-        if self.body.is_empty() {
+        let body = match codings(&head.headers).map(|codings| Decoder::of(codings.as_bytes(), self.most)) {
+            None | Some(Some(None)) => Bytes::from(self.body),
+            Some(Some(Some(decoder))) => match decoder.whole(&self.body) {
+                Ok(body) => body,
+                Err(Failed::Malformed) => return bad("its content coding is broken".to_owned()),
+                Err(Failed::TooLarge) => return bad(format!("an answer of more than {} bytes", self.most)),
+            },
+            Some(None) => return bad("its content coding is not known here".to_owned()),
+        };
+        if body.is_empty() {
             return Ok(Bytes::from_static(b"null"));
         }
-        match serde_json::from_slice::<&RawValue>(&self.body) {
+        match serde_json::from_slice::<&RawValue>(&body) {
             // Without the space around it.
-            Ok(json) if json.get().len() < self.body.len() => Ok(json.get().to_owned().into()),
-            Ok(_) => Ok(self.body.into()),
+            Ok(json) if json.get().len() < body.len() => Ok(json.get().to_owned().into()),
+            Ok(_) => Ok(body),
             Err(error) => bad(format!("its answer is not JSON: {error}")),
         }
     }

@@ -320,7 +320,6 @@ impl<C: Client> Exchange<'_, C> {
         match source {
             Source::Here(body) => {
                 let part = body.slice(start as usize..end.min(body.len() as u64) as usize);
-                self.sent += part.len() as u64;
                 C::pass(self, part, true, ctx).await
             }
             mut source => {
@@ -333,7 +332,6 @@ impl<C: Client> Exchange<'_, C> {
                         continue;
                     }
                     let part = part.slice((start.max(from) - from) as usize..(end.min(to) - from) as usize);
-                    self.sent += part.len() as u64;
                     C::pass(self, part, false, ctx).await?;
                 }
                 C::pass(self, Bytes::new(), true, ctx).await

@@ -43,7 +43,7 @@ pub(super) trait Client: Send + Sized {
         server: &mut Server,
         ctx: &mut Ctx,
     ) -> impl Future<Output = Result<(), Broken>> + Send;
-    /// Passes on a part of the body of an answer that is here already, maybe the last.
+    /// Passes on a part of the body of an answer that is here already, maybe the last, and counts what was sent of it.
     fn pass(
         exchange: &mut Exchange<'_, Self>,
         part: Bytes,
@@ -61,6 +61,11 @@ pub(super) trait Client: Send + Sized {
 /// A policy ends the exchange.
 pub(super) fn refused(reply: Reply) -> Broken {
     Broken::Client(Fault::Reply(reply))
+}
+
+/// The request's body takes too long.
+pub(super) fn too_slow() -> Fault {
+    Fault::Reply(Reply::request_timeout("the request's body did not arrive in time").closing())
 }
 
 /// What the head of an answer opens.
@@ -137,7 +142,7 @@ impl<C: Client> Exchange<'_, C> {
 
     /// The head of the request is written: sends it and the body, and passes the answer on.
     pub(super) async fn listen(&mut self, server: &mut Server, ctx: &mut Ctx) -> Result<(), Broken> {
-        self.upload.begin(&mut server.unsent);
+        self.upload.begin(server);
         self.waiting = Waiting::Nobody;
         if self.upload.is_read() {
             patience::sent(ctx);
@@ -313,9 +318,7 @@ impl<C: Client> Exchange<'_, C> {
         match self.waiting {
             Waiting::Client if !ctx.patience.is_over() => match self.status {
                 Some(_) => Broken::Client(Fault::Slow),
-                None => Broken::Client(Fault::Reply(
-                    Reply::request_timeout("the request's body did not arrive in time").closing(),
-                )),
+                None => Broken::Client(too_slow()),
             },
             _ => Broken::Server(io::Error::new(io::ErrorKind::TimedOut, "the server was silent for too long")),
         }

@@ -108,7 +108,11 @@ impl<W: Wire> Client for Http1<'_, W> {
         poll_fn(|cx| {
             while written < part.len() {
                 match Pin::new(&mut *exchange.client.wire).poll_write(cx, &part[written..]) {
-                    Poll::Ready(Ok(n)) => written += n,
+                    Poll::Ready(Ok(n)) => {
+                        written += n;
+                        exchange.sent += n as u64;
+                        exchange.waiting = Waiting::Nobody;
+                    }
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client(Fault::Gone))),
                     Poll::Pending => {
                         exchange.wait_for(Waiting::Client, ctx);

@@ -92,10 +92,23 @@ impl Client for Http2<'_> {
             // The end is the head's where there is nothing but a head.
             (true, true) => exchange.client.session.finish().map_err(|_| Broken::Client(Fault::Gone)),
             (true, false) => Ok(()),
-            (false, _) => exchange.client.session.write_body(part, last).await.map_err(|error| failed(&error)),
+            (false, _) => {
+                let mut left = part;
+                while !left.is_empty() {
+                    // Each has the whole time that a client may take.
+                    let part = left.split_to(left.len().min(PART));
+                    let (length, end) = (part.len() as u64, last && left.is_empty());
+                    exchange.client.session.write_body(part, end).await.map_err(|error| failed(&error))?;
+                    exchange.sent += length;
+                }
+                Ok(())
+            }
         }
     }
 }
+
+/// Bytes that are written at once.
+const PART: usize = 64 << 10;
 
 /// Why the client did not take what it was sent.
 fn failed(error: &pingora_core::Error) -> Broken {

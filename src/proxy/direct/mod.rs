@@ -193,10 +193,10 @@ impl Direct {
             _ => None,
         };
         let holds = ctx.facts.as_ref().is_some_and(|facts| route.chain.terms().holds_body(facts));
-        if holds || aggregate.is_some_and(|aggregate| aggregate.takes_body()) {
-            exchange.hold(ctx).await?;
-        } else if aggregate.is_none() {
-            exchange.go_on(ctx).await?;
+        // What no part of an aggregate takes is read as well: only then it is seen when the client leaves.
+        match holds || aggregate.is_some() {
+            true => exchange.hold(ctx).await?,
+            false => exchange.go_on(ctx).await?,
         }
         match aggregate {
             Some(aggregate) => self.aggregate(aggregate, exchange, ctx).await,

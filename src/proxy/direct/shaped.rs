@@ -10,7 +10,7 @@ use ::http::{Method, StatusCode};
 use bytes::Bytes;
 use pingora_http::ResponseHeader;
 
-use super::exchange::{Broken, Client, Exchange, Fault, Waiting, refused};
+use super::exchange::{Broken, Client, Exchange, Fault, Waiting, refused, too_slow};
 use super::explain;
 use super::upload::Upload;
 use crate::body::{HELD, Held, Malformed, Room, Shaping, no_room};
@@ -43,6 +43,10 @@ impl Source<'_> {
 
 /// How long the next part of an answer is awaited before what is held goes on, where the answer may go on in parts.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How many bytes a second a body comes in at least that is held, beside the time that it may be silent.
+const SLOWEST: u64 = 32 << 10;
+/// Bytes of a body that is here already which are shaped at once.
+const PART: usize = 64 << 10;
 /// A part that is as large as it can be read is followed by another.
 const LARGE_PART: usize = 16 << 10;
 
@@ -55,12 +59,18 @@ impl<C: Client> Exchange<'_, C> {
             Framing::None => Bytes::new(),
             framing => self.read(framing, most, ctx).await?,
         };
-        let mut held = Held::new(raw, self.request, most);
+        // It is read, whatever is said of it: the connection can have another request.
+        self.upload = Upload::of(Bytes::new());
+        let mut held = Held::new(raw, self.request, most).map_err(Fault::Reply)?;
         if let Some(facts) = &mut ctx.facts {
             route.chain.body(&mut held, self.request, facts).map_err(Fault::Reply)?;
             let (body, sends) = held.into_sent();
             facts.sends = sends;
+            if !ctx.room.fit(body.len() as u64) {
+                return Err(Fault::Reply(no_room()));
+            }
             self.upload = Upload::of(body);
+            ctx.replays = true;
         }
         Ok(())
     }
@@ -84,6 +94,8 @@ impl<C: Client> Exchange<'_, C> {
             return Err(too_large());
         }
         self.go_on(ctx).await?;
+        let length = if let Framing::Length(length) = framing { length } else { most };
+        let patience = self.client.connection().listener.timeouts.body + Duration::from_secs(length / SLOWEST);
         let mut upload = Upload::to_hold(framing);
         let mut held = Vec::new();
         let read = poll_fn(|cx| {
@@ -100,13 +112,16 @@ impl<C: Client> Exchange<'_, C> {
                 if held.len() as u64 > most {
                     return Poll::Ready(Err(too_large()));
                 }
-                if !ctx.room.grow(held.len() as u64) {
+                if !ctx.room.grow(held.capacity() as u64) {
                     return Poll::Ready(Err(Fault::Reply(no_room())));
                 }
             }
             Poll::Ready(Ok(()))
         });
-        read.await?;
+        match tokio::time::timeout(patience, read).await {
+            Ok(read) => read?,
+            Err(_) => return Err(too_slow()),
+        }
         Ok(held.into())
     }
 
@@ -125,39 +140,61 @@ impl<C: Client> Exchange<'_, C> {
             self.open(head, Framing::None, ctx)?;
             return C::pass(self, Bytes::new(), true, ctx).await;
         }
-        let (mut held, mut room) = (Vec::new(), Room::default());
-        let whole = loop {
-            let most = shaping.needs().map_or(shaping.most(), |needs| needs as u64);
-            if held.len() as u64 > most {
-                break false;
-            }
-            let part = match (shaping.needs(), held.is_empty()) {
-                (Some(_), false) => match tokio::time::timeout(PAUSE, self.next(&mut source, ctx)).await {
-                    Ok(part) => part?,
-                    Err(_) => break false,
-                },
-                _ => self.next(&mut source, ctx).await?,
-            };
-            match part {
-                Some(part) if room.grow((held.len() + part.len()) as u64) => held.extend_from_slice(&part),
-                Some(_) => return Err(refused(no_room())),
-                None => break true,
-            }
-        };
+        let mut room = Room::default();
+        let (held, whole) = self.gather(&mut source, (shaping.needs(), shaping.most()), &mut room, ctx).await?;
         if whole {
-            let body = shaping.whole(&mut head, held.into(), ctx.trailers().as_ref()).map_err(refused)?;
+            let body = shaping.whole(&mut head, held, ctx.trailers().as_ref()).map_err(refused)?;
+            if !room.fit(body.len() as u64) {
+                return Err(refused(no_room()));
+            }
             let framing = if body.is_empty() { Framing::None } else { Framing::Length(body.len() as u64) };
             let _ = head.insert_header(CONTENT_LENGTH, body.len());
             self.open(head, framing, ctx)?;
-            self.sent += body.len() as u64;
             return C::pass(self, body, true, ctx).await;
         }
         if shaping.needs().is_none() {
-            shaping.outgrown().map_err(refused)?;
+            shaping.outgrown(&head).map_err(refused)?;
         }
         shaping.head(&mut head).map_err(refused)?;
         self.open(head, Framing::Chunked, ctx)?;
         self.stream(held, &mut source, shaping, ctx).await
+    }
+
+    /// As much of a body as steps need at once, which is at most `most` where they need all; and whether that is all of it.
+    async fn gather(
+        &mut self,
+        source: &mut Source<'_>,
+        (needs, most): (Option<usize>, u64),
+        room: &mut Room,
+        ctx: &mut Ctx,
+    ) -> Result<(Bytes, bool), Broken> {
+        let most = needs.map_or(most, |needs| needs as u64);
+        if let Source::Here(body) = source {
+            return Ok(match body.len() as u64 <= most {
+                true => (std::mem::take(body), true),
+                false => (Bytes::new(), false),
+            });
+        }
+        let mut held = Vec::new();
+        while held.len() as u64 <= most {
+            let part = match (needs, held.is_empty()) {
+                (Some(_), false) => match tokio::time::timeout(PAUSE, self.next(source, ctx)).await {
+                    Ok(part) => part?,
+                    Err(_) => break,
+                },
+                _ => self.next(source, ctx).await?,
+            };
+            let Some(part) = part else { return Ok((held.into(), true)) };
+            held.extend_from_slice(&part);
+            if !room.grow(held.capacity() as u64) {
+                match needs {
+                    // What can go on in parts needs no room.
+                    Some(_) => break,
+                    None => return Err(refused(no_room())),
+                }
+            }
+        }
+        Ok((held.into(), false))
     }
 
     /// Gives an answer that was made here: it is shaped as one of an upstream is.
@@ -170,19 +207,18 @@ impl<C: Client> Exchange<'_, C> {
         let body = if bodiless { Bytes::new() } else { body };
         let framing = if body.is_empty() { Framing::None } else { Framing::Length(body.len() as u64) };
         self.open(head, framing, ctx)?;
-        self.sent += body.len() as u64;
         C::pass(self, body, true, ctx).await
     }
 
     /// The head went on: takes the rest through the steps as it comes.
     async fn stream(
         &mut self,
-        held: Vec<u8>,
+        held: Bytes,
         source: &mut Source<'_>,
         mut shaping: Shaping,
         ctx: &mut Ctx,
     ) -> Result<(), Broken> {
-        let mut next = Some(Bytes::from(held));
+        let mut next = Some(held);
         loop {
             let mut out = Vec::new();
             let last = next.is_none();
@@ -195,7 +231,6 @@ impl<C: Client> Exchange<'_, C> {
             };
             let ended = done.map_err(|malformed| cut(&malformed, ctx));
             if !out.is_empty() || last {
-                self.sent += out.len() as u64;
                 C::pass(self, out.into(), last && ended.is_ok(), ctx).await?;
             }
             ended?;
@@ -209,7 +244,12 @@ impl<C: Client> Exchange<'_, C> {
     /// The next part of a body; `None` at its end.
     pub(super) async fn next(&mut self, source: &mut Source<'_>, ctx: &mut Ctx) -> Result<Option<Bytes>, Broken> {
         match source {
-            Source::Here(body) => Ok(Some(std::mem::take(body)).filter(|body| !body.is_empty())),
+            Source::Here(body) if body.is_empty() => Ok(None),
+            Source::Here(body) => {
+                // Others have their turn between two parts.
+                tokio::task::yield_now().await;
+                Ok(Some(body.split_to(body.len().min(PART))))
+            }
             Source::Coming(reader, _) => self.wait(reader.next(), ctx).await?.map_err(|_| Broken::Client(Fault::Cut)),
             Source::Server(server) => {
                 if !self.more(server, ctx).await? {

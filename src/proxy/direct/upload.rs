@@ -2,9 +2,11 @@
 
 use std::io::{self, Write};
 
+use bytes::Bytes;
+
 use crate::http1::Framing;
 use crate::http1::chunked::Chunked;
-use bytes::Bytes;
+use crate::upstream::Server;
 
 /// How far the body of a request is sent.
 pub(super) struct Upload {
@@ -30,6 +32,8 @@ pub(super) enum Sending {
     Refused,
 }
 
+/// Bytes of a body that are copied, so that they leave in one write with the head.
+const SMALL: usize = 16 << 10;
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 impl Upload {
@@ -58,15 +62,15 @@ impl Upload {
         self.held.as_ref()
     }
 
-    /// The head is written for a server, maybe not the first: another is asked only while no data was read.
-    pub fn begin(&mut self, out: &mut Vec<u8>) {
-        if let Some(held) = &self.held {
-            return out.extend_from_slice(held);
-        }
-        match self.state {
-            Sending::Refused => self.state = Sending::Body,
+    /// The head is written for a server, maybe not the first: another is asked only while no data was read, or all is held.
+    pub fn begin(&mut self, server: &mut Server) {
+        match (&self.held, self.state) {
+            // A small one leaves with the head.
+            (Some(held), _) if held.len() <= SMALL => server.unsent.extend_from_slice(held),
+            (Some(held), _) => server.behind = held.clone(),
+            (None, Sending::Refused) => self.state = Sending::Body,
             // The end of an empty body was for the server before.
-            Sending::Done if self.framing == Framing::Chunked => out.extend_from_slice(LAST_CHUNK),
+            (None, Sending::Done) if self.framing == Framing::Chunked => server.unsent.extend_from_slice(LAST_CHUNK),
             _ => {}
         }
     }

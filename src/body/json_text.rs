@@ -1,10 +1,9 @@
-//! JSON, read value by value from a text that is held whole. Numbers keep their digits, and nothing is built up.
+//! JSON (RFC 8259), read strictly and value by value from a text that is held whole: what needs it as a tree, as tokens or
+//! as a message builds that itself. Numbers keep their digits, and nothing is built up here.
 
 use std::borrow::Cow;
 
-use super::DEPTH;
-use crate::body::Malformed;
-use crate::body::tokens::number;
+use super::{DEPTH, Malformed};
 
 /// The beginning of a value; of an array or an object only its bracket is read.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +22,7 @@ pub(super) enum Token<'a> {
 pub(super) struct Text<'a> {
     text: &'a str,
     at: usize,
+    began: usize,
     depth: usize,
 }
 
@@ -33,19 +33,40 @@ impl<'a> Text<'a> {
     /// It is not UTF-8.
     pub fn new(text: &'a [u8]) -> Read<Self> {
         match std::str::from_utf8(text) {
-            Ok(text) => Ok(Self { text, at: 0, depth: 0 }),
+            Ok(text) => Ok(Self { text, at: 0, began: 0, depth: 0 }),
             Err(error) => Err(Malformed::new(error.valid_up_to() as u64, "the text is not UTF-8")),
         }
     }
 
-    /// This is wrong, here.
+    /// All of it.
+    pub fn whole(&self) -> &'a str {
+        self.text
+    }
+
+    /// Where the value or key that was read last begins, and what is behind it, in bytes.
+    pub fn last(&self) -> (usize, usize) {
+        (self.began, self.at)
+    }
+
+    /// This is wrong, behind what was read last.
     pub fn wrong(&self, what: impl Into<Cow<'static, str>>) -> Malformed {
         Malformed::new(self.at as u64, what)
     }
 
-    /// Whether nothing but white space is left.
-    pub fn is_done(&mut self) -> bool {
-        self.peek().is_none()
+    /// This is wrong with what was read last.
+    pub fn wrong_there(&self, what: impl Into<Cow<'static, str>>) -> Malformed {
+        Malformed::new(self.began as u64, what)
+    }
+
+    /// There is one value, and nothing more.
+    ///
+    /// # Errors
+    /// There is more.
+    pub fn end(&mut self) -> Read<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.wrong("there is something behind the end")),
+        }
     }
 
     /// Whether `null` comes next.
@@ -54,8 +75,13 @@ impl<'a> Text<'a> {
     }
 
     /// The beginning of the next value.
+    ///
+    /// # Errors
+    /// None comes next, or it lies deeper than [`DEPTH`].
     pub fn value(&mut self) -> Read<Token<'a>> {
-        match self.peek() {
+        let next = self.peek();
+        self.began = self.at;
+        match next {
             Some(b'n') => self.word("null", Token::Null),
             Some(b't') => self.word("true", Token::Bool(true)),
             Some(b'f') => self.word("false", Token::Bool(false)),
@@ -64,40 +90,46 @@ impl<'a> Text<'a> {
             Some(b'{') => self.open(Token::Object),
             Some(b'-' | b'0'..=b'9') => {
                 let rest = &self.text[self.at..];
-                let length = number(rest.as_bytes()).ok_or_else(|| self.wrong("a number is malformed"))?;
+                let length = number(rest.as_bytes()).ok_or_else(|| self.wrong("this is no number of JSON"))?;
                 self.at += length;
                 Ok(Token::Number(&rest[..length]))
             }
-            Some(_) => Err(self.wrong("a value was expected")),
-            None => Err(self.wrong("the text ends where a value was expected")),
+            _ => Err(self.expected("a value is expected")),
         }
     }
 
     /// Whether an array, that was opened, has one more element, which comes next.
+    ///
+    /// # Errors
+    /// Something else comes next.
     pub fn element(&mut self, first: &mut bool) -> Read<bool> {
-        if !self.more(b']', first)? {
-            return Ok(false);
-        }
-        Ok(true)
+        self.more(b']', first, "`,` or `]` is expected")
     }
 
     /// The next key of an object that was opened; its value comes next.
+    ///
+    /// # Errors
+    /// Something else comes next.
     pub fn key(&mut self, first: &mut bool) -> Read<Option<Cow<'a, str>>> {
-        if !self.more(b'}', first)? {
+        if !self.more(b'}', first, "`,` or `}` is expected")? {
             return Ok(None);
         }
         if self.peek() != Some(b'"') {
-            return Err(self.wrong("a key was expected"));
+            return Err(self.expected("a name in quotes is expected"));
         }
+        self.began = self.at;
         let key = self.string()?;
         if self.peek() != Some(b':') {
-            return Err(self.wrong("a colon was expected"));
+            return Err(self.expected("`:` is expected"));
         }
         self.at += 1;
         Ok(Some(key))
     }
 
     /// Goes behind the next value.
+    ///
+    /// # Errors
+    /// None comes next.
     pub fn skip(&mut self) -> Read<()> {
         let begin = self.depth;
         let mut arrays: Vec<bool> = Vec::new();
@@ -130,9 +162,14 @@ impl<'a> Text<'a> {
         rest.get(blank).copied()
     }
 
+    /// What comes next is not what was expected.
+    fn expected(&self, what: &'static str) -> Malformed {
+        self.wrong(if self.at == self.text.len() { "it ends too early" } else { what })
+    }
+
     fn word(&mut self, word: &str, token: Token<'a>) -> Read<Token<'a>> {
         if !self.text[self.at..].starts_with(word) {
-            return Err(self.wrong("a value was expected"));
+            return Err(self.wrong("a value is expected"));
         }
         self.at += word.len();
         Ok(token)
@@ -140,14 +177,14 @@ impl<'a> Text<'a> {
 
     fn open(&mut self, token: Token<'a>) -> Read<Token<'a>> {
         if self.depth == DEPTH {
-            return Err(self.wrong("objects and arrays lie too deep in each other"));
+            return Err(self.wrong(format!("it lies deeper than {DEPTH} levels")));
         }
         self.depth += 1;
         self.at += 1;
         Ok(token)
     }
 
-    fn more(&mut self, close: u8, first: &mut bool) -> Read<bool> {
+    fn more(&mut self, close: u8, first: &mut bool, expected: &'static str) -> Read<bool> {
         let first = std::mem::replace(first, false);
         match self.peek() {
             Some(byte) if byte == close => {
@@ -155,16 +192,12 @@ impl<'a> Text<'a> {
                 self.at += 1;
                 Ok(false)
             }
-            Some(b',') if !first => {
-                self.at += 1;
-                match self.peek() {
-                    Some(b']' | b'}') => Err(self.wrong("a comma stands before the end")),
-                    _ => Ok(true),
-                }
-            }
             Some(_) if first => Ok(true),
-            Some(_) => Err(self.wrong("a comma was expected")),
-            None => Err(self.wrong("the text ends too early")),
+            Some(b',') => {
+                self.at += 1;
+                Ok(true)
+            }
+            _ => Err(self.expected(expected)),
         }
     }
 
@@ -173,60 +206,78 @@ impl<'a> Text<'a> {
         let mut built = String::new();
         loop {
             let rest = &self.text[self.at..];
-            let Some(length) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)) else {
-                return Err(self.wrong("a string does not end"));
-            };
-            let plain = &rest[..length];
-            self.at += length;
-            match rest.as_bytes()[length] {
-                b'"' => {
+            let plain = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)).unwrap_or(rest.len());
+            let (plain, rest) = rest.split_at(plain);
+            self.at += plain.len();
+            match rest.as_bytes().first() {
+                Some(b'"') => {
                     self.at += 1;
                     return Ok(if built.is_empty() { Cow::Borrowed(plain) } else { Cow::Owned(built + plain) });
                 }
-                b'\\' => {
+                Some(b'\\') => {
                     built.push_str(plain);
                     built.push(self.escape()?);
                 }
-                _ => return Err(self.wrong("a control character stands in a string")),
+                _ => return Err(self.expected("a control character in a string")),
             }
         }
     }
 
     fn escape(&mut self) -> Read<char> {
-        let wrong = self.wrong("an escape in a string is malformed");
-        let Some(letter) = self.text.as_bytes().get(self.at + 1) else { return Err(wrong) };
-        let plain = match letter {
-            b'"' => '"',
-            b'\\' => '\\',
-            b'/' => '/',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => {
-                let high = self.unit().ok_or_else(|| wrong.clone())?;
-                if !(0xd800..0xdc00).contains(&high) {
-                    return char::from_u32(high).ok_or(wrong);
-                }
-                let low = self.unit().filter(|low| (0xdc00..0xe000).contains(low)).ok_or_else(|| wrong.clone())?;
-                return char::from_u32(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00)).ok_or(wrong);
-            }
-            _ => return Err(wrong),
+        let plain = match self.text.as_bytes().get(self.at + 1) {
+            Some(plain @ (b'"' | b'\\' | b'/')) => char::from(*plain),
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => return self.unicode(),
+            _ => return Err(self.wrong("an escape that is not known")),
         };
         self.at += 2;
         Ok(plain)
     }
 
-    /// The code unit of `\uXXXX`.
-    fn unit(&mut self) -> Option<u32> {
-        let digits = self.text.as_bytes().get(self.at..self.at + 6)?.strip_prefix(b"\\u")?;
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        self.at += 6;
-        u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    fn unicode(&mut self) -> Read<char> {
+        let unit = |at: usize| {
+            let digits = self.text.as_bytes().get(at..at + 6)?.strip_prefix(b"\\u")?;
+            digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
+        };
+        let (code, length) = match unit(self.at) {
+            None => return Err(self.wrong("four hexadecimal digits are expected")),
+            Some(high @ 0xd800..0xdc00) => match unit(self.at + 6) {
+                Some(low @ 0xdc00..0xe000) => (0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00), 12),
+                _ => return Err(self.wrong("half of a surrogate pair")),
+            },
+            Some(code) => (code, 6),
+        };
+        let character = char::from_u32(code).ok_or_else(|| self.wrong("half of a surrogate pair"))?;
+        self.at += length;
+        Ok(character)
     }
+}
+
+/// Whether a text is a number of JSON.
+pub(super) fn is_number(text: &str) -> bool {
+    number(text.as_bytes()) == Some(text.len())
+}
+
+/// How long the number is with which a text begins (RFC 8259, section 6).
+fn number(text: &[u8]) -> Option<usize> {
+    let digits = |from: usize| text[from..].iter().take_while(|b| b.is_ascii_digit()).count();
+    let mut at = usize::from(text.first() == Some(&b'-'));
+    at += match text.get(at) {
+        Some(b'0') => 1,
+        _ => Some(digits(at)).filter(|count| *count > 0)?,
+    };
+    if text.get(at) == Some(&b'.') {
+        at += 1 + Some(digits(at + 1)).filter(|count| *count > 0)?;
+    }
+    if let Some(b'e' | b'E') = text.get(at) {
+        at += 1 + usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
+        at += Some(digits(at)).filter(|count| *count > 0)?;
+    }
+    Some(at)
 }
 
 #[cfg(test)]
@@ -236,7 +287,7 @@ mod tests {
     fn whole(text: &str) -> Read<()> {
         let mut text = Text::new(text.as_bytes())?;
         text.skip()?;
-        if text.is_done() { Ok(()) } else { Err(text.wrong("more")) }
+        text.end()
     }
 
     #[test]
