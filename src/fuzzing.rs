@@ -167,7 +167,7 @@ pub fn json_edits(data: &[u8]) {
                 Arc::new(Edits::compile(&config).expect("it is sound").expect("it is not empty"))
             };
             [
-                compile("remove = ['a', '*.b', 'c.*.a', 'd.0']\nrename = { b = 'e', 'c.b' = 'a' }\nset = { 'f.g' = 1 }"),
+                compile("remove = ['a', '*.b', 'c.*.a', 'd.0']\nrename = { b = 'e', 'c.d' = 'f' }\nset = { 'f.g' = 1 }"),
                 compile("pick = ['a', 'b.*.c', '*.d']\nremove = ['a.*.b']\nset = { '*.0' = 'x', 'b.a' = {} }"),
             ]
         };
@@ -175,8 +175,10 @@ pub fn json_edits(data: &[u8]) {
     EDITS.with(|all| {
         for edits in all {
             let at_once = edits.apply(data);
-            let sound = serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
-            assert_eq!(at_once.is_ok(), sound && std::str::from_utf8(data).is_ok());
+            let sound =
+                serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok() && std::str::from_utf8(data).is_ok();
+            let deep = data.iter().filter(|byte| b"[{".contains(byte)).count() > crate::body::DEPTH;
+            assert!(at_once.is_ok() == sound || (sound && deep));
             if let Ok(edited) = &at_once {
                 assert!(serde_json::from_slice::<serde::de::IgnoredAny>(edited).is_ok());
             }
