@@ -36,6 +36,9 @@ pub(super) struct Arguments {
     /// A header field of the request; may be given more than once
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
+    /// The body of the request
+    #[arg(short = 'd', long = "data", value_name = "TEXT")]
+    body: Option<String>,
     /// The address of who connects; loopback, unless said otherwise
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
@@ -61,6 +64,7 @@ pub(super) struct Asked {
     /// `Name: value`.
     #[serde(default)]
     headers: Vec<String>,
+    body: Option<String>,
     client: Option<IpAddr>,
     listener: Option<String>,
     r#as: Option<serde_json::Map<String, serde_json::Value>>,
@@ -135,6 +139,8 @@ struct Sent {
     servers: Vec<String>,
     /// The request line and the header fields.
     head: Vec<String>,
+    /// What is known of the body, or its beginning.
+    body: String,
 }
 
 /// Who may get a copy.
@@ -151,8 +157,8 @@ const MOST_BODY: usize = 1000;
 
 /// Explains a request by the file, or has the running gateway do it.
 pub(super) fn command(arguments: Arguments) -> Result<(), String> {
-    let Arguments { request, config, headers, client, listener, caller, live, json } = arguments;
-    let asked = Asked { request, headers, client, listener, r#as: claims(&caller)? };
+    let Arguments { request, config, headers, body, client, listener, caller, live, json } = arguments;
+    let asked = Asked { request, headers, body, client, listener, r#as: claims(&caller)? };
     asked.check()?;
     let loaded = config::load(&config).map_err(|diagnostics| diagnostics.to_string())?;
     let mut build = loaded.build();
@@ -259,6 +265,9 @@ impl Asked {
                 .split_once(':')
                 .ok_or_else(|| format!("`{field}` is not a header field\nhelp: write 'Name: value'"))?;
             question.field(name.trim(), value.trim()).map_err(|wrong| wrong.to_string())?;
+        }
+        if let Some(body) = &self.body {
+            question.carry(body.clone());
         }
         if let Some(claims) = &self.r#as {
             question.assume(claims.clone());
@@ -374,16 +383,20 @@ fn ends(outcome: &Outcome) -> (Option<Answer>, Option<Sent>) {
                 status: head.status.as_u16(),
                 reason: head.status.canonical_reason().unwrap_or("").to_owned(),
                 headers: lines(&fields),
-                body: String::from_utf8_lossy(body).chars().take(MOST_BODY).collect(),
+                body: beginning(body),
             };
             (Some(answer), None)
         }
         End::Parts(_) => (None, None),
-        End::Upstream { pool, head } => {
-            let sent = Sent { servers: servers(pool), head: lines(head) };
+        End::Upstream { pool, head, body } => {
+            let sent = Sent { servers: servers(pool), head: lines(head), body: beginning(body) };
             (None, Some(sent))
         }
     }
+}
+
+fn beginning(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).chars().take(MOST_BODY).collect()
 }
 
 fn lines(head: &[u8]) -> Vec<String> {
@@ -460,7 +473,10 @@ impl fmt::Display for Explanation {
         if let Some(sent) = &self.sent {
             let upstream = self.upstream.as_deref().unwrap_or("");
             writeln!(f, "\nSent to the upstream {upstream} ({})", sent.servers.join(", "))?;
-            sent.head.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+            sent.head
+                .iter()
+                .chain((!sent.body.is_empty()).then_some(&sent.body))
+                .try_for_each(|line| writeln!(f, "  {line}"))?;
         }
         if let Some(Mirrored { upstream, share, servers }) = &self.mirror {
             writeln!(f, "\nA share of {share} is copied to the upstream {upstream} ({})", servers.join(", "))?;

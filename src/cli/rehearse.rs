@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue};
 
 use crate::build::Node;
@@ -28,6 +28,7 @@ pub(super) struct Question {
     /// The target in origin form.
     target: String,
     fields: Vec<(HeaderName, HeaderValue)>,
+    body: Option<Bytes>,
     client: Option<IpAddr>,
     listener: Option<String>,
     /// Claims of the caller that are taken for true.
@@ -74,7 +75,13 @@ impl Question {
                 .help(format!("methods are written in upper case: {upper}")));
         }
         let (origin, target) = split_target(target)?;
-        Ok(Self { method: method.to_owned(), origin, target, fields: Vec::new(), client, listener, assumed: None })
+        let method = method.to_owned();
+        Ok(Self { method, origin, target, fields: Vec::new(), body: None, client, listener, assumed: None })
+    }
+
+    /// Has the request carry a body.
+    pub(super) fn carry(&mut self, body: impl Into<Bytes>) {
+        self.body = Some(body.into());
     }
 
     /// Takes claims of the caller for true.
@@ -136,7 +143,8 @@ impl Question {
                 if head.upgrade {
                     notes.push("the server is asked to switch protocols as well (Connection, Upgrade)".to_owned());
                 }
-                Outcome::of(gateway.clone(), Arc::new(connection), request, head.body, self.assumed.clone()).await
+                let body = (head.body, self.body.clone());
+                Outcome::of(gateway.clone(), Arc::new(connection), request, body, self.assumed.clone()).await
             }
             (Err(refused), _) => Outcome::refused(refused.status, refused.reason),
             (Ok(_), Err(malformed)) => Outcome::refused(400, malformed.0),
@@ -180,6 +188,12 @@ impl Question {
             head.extend_from_slice(b": ");
             head.extend_from_slice(value.as_bytes());
             head.extend_from_slice(b"\r\n");
+        }
+        let framed = |name: &HeaderName| *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING;
+        if let Some(body) = &self.body
+            && !self.fields.iter().any(|(name, _)| framed(name))
+        {
+            head.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }
         head.extend_from_slice(b"\r\n");
         head.into()

@@ -12,6 +12,11 @@
 //! [[test]]
 //! request = "GET /old/7"
 //! expect  = { status = 308, stopped_by = "redirect", headers = { Location = "/users/7" } }
+//!
+//! [[test]]
+//! request = "POST /orders"
+//! body    = { sku = "a7", count = 2 }          # JSON; or a text
+//! expect  = { sent = { body = { sku = "a7", count = 2, source = "web" } } }
 //! ```
 //!
 //! `status`, `stopped_by` and `headers` are about an answer of the gateway's own, `upstream`, `mirror` and `sent` about a
@@ -25,6 +30,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::rehearse::{Question, Wrong, wait};
 use super::{Plan, plan};
@@ -61,6 +67,7 @@ struct Expect {
 /// What is expected of what an upstream is sent.
 struct Sent {
     path: Option<String>,
+    body: Option<Value>,
     headers: Vec<(String, HeaderName, ValueTest)>,
 }
 
@@ -70,9 +77,11 @@ struct TestConfig {
     request: String,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    /// A text as it is, anything else as JSON.
+    body: Option<Value>,
     client: Option<IpAddr>,
     listener: Option<String>,
-    r#as: Option<serde_json::Map<String, serde_json::Value>>,
+    r#as: Option<serde_json::Map<String, Value>>,
     expect: ExpectConfig,
 }
 
@@ -94,6 +103,7 @@ struct ExpectConfig {
 #[serde(deny_unknown_fields)]
 struct SentConfig {
     path: Option<String>,
+    body: Option<Value>,
     #[serde(default)]
     headers: BTreeMap<String, ValueMatch>,
 }
@@ -170,7 +180,11 @@ pub(super) fn run(mut plan: Plan, tests: &[Test], build: &mut Build<'_>) -> (Pla
 
 fn compile_one(node: &Node, root: &Node, gateway: Option<&Gateway>, build: &mut Build<'_>) -> Option<Test> {
     let before = build.errors();
-    let config: TestConfig = build.deserialize()?;
+    let mut config: TestConfig = build.deserialize()?;
+    let typed = config.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type"));
+    if config.body.as_ref().is_some_and(|body| !body.is_string()) && !typed {
+        config.headers.insert("Content-Type".to_owned(), "application/json".to_owned());
+    }
     let explained_by = explain_command(&config, build.file(root));
     let mut question = match Question::new(&config.request, config.client, config.listener.clone()) {
         Ok(question) => Some(question),
@@ -185,6 +199,9 @@ fn compile_one(node: &Node, root: &Node, gateway: Option<&Gateway>, build: &mut 
                 report(&wrong, build);
             }
         }
+    }
+    if let Some((question, body)) = question.as_mut().zip(config.body.as_ref()) {
+        question.carry(body_text(body));
     }
     if let Some((question, claims)) = question.as_mut().zip(config.r#as) {
         question.assume(claims);
@@ -222,13 +239,16 @@ fn explain_command(config: &TestConfig, file: &str) -> String {
     for (name, value) in &config.headers {
         let _ = write!(command, " -H {}", quoted(&format!("{name}: {value}")));
     }
+    if let Some(body) = &config.body {
+        let _ = write!(command, " -d {}", quoted(&body_text(body)));
+    }
     if let Some(client) = config.client {
         let _ = write!(command, " --client {client}");
     }
     for (name, value) in config.r#as.iter().flatten() {
         // A text that reads as JSON stays a text.
         let value = match value.as_str() {
-            Some(text) if serde_json::from_str::<serde_json::Value>(text).is_err() => text.to_owned(),
+            Some(text) if serde_json::from_str::<Value>(text).is_err() => text.to_owned(),
             _ => value.to_string(),
         };
         let _ = write!(command, " --as {}", quoted(&format!("{name}={value}")));
@@ -253,10 +273,10 @@ fn compile_expect(config: ExpectConfig, build: &mut Build<'_>) -> Expect {
         headers: fields(&config.headers, build),
         sent: config.sent.map(|sent| {
             build.within("sent", |build| {
-                if sent.path.is_none() && sent.headers.is_empty() {
-                    build.error("", "nothing is expected").help("give `path` or `headers`");
+                if sent.path.is_none() && sent.body.is_none() && sent.headers.is_empty() {
+                    build.error("", "nothing is expected").help("give `path`, `headers` or `body`");
                 }
-                Sent { path: sent.path, headers: fields(&sent.headers, build) }
+                Sent { path: sent.path, body: sent.body, headers: fields(&sent.headers, build) }
             })
         }),
     };
@@ -353,7 +373,7 @@ impl Expect {
                     miss(&format!("headers.{name}"), format!("the gateway to answer with `{name}`"), fate.to_string());
                 }
                 match (&self.sent, &outcome.end) {
-                    (Some(sent), End::Upstream { head, .. }) => sent.hold(head, &mut miss),
+                    (Some(sent), End::Upstream { head, body, .. }) => sent.hold(head, body, &mut miss),
                     (Some(_), _) => miss("sent", "it to be sent to one upstream".to_owned(), fate.to_string()),
                     (None, _) => {}
                 }
@@ -363,13 +383,20 @@ impl Expect {
 }
 
 impl Sent {
-    fn hold(&self, head: &[u8], miss: &mut dyn FnMut(&str, String, String)) {
+    fn hold(&self, head: &[u8], body: &[u8], miss: &mut dyn FnMut(&str, String, String)) {
         let head = text(head);
         let mut lines = head.lines();
         let target = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or("");
         let fields: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(": ")).collect();
         if let Some(expected) = self.path.as_ref().filter(|path| *path != target) {
             miss("sent.path", format!("`{expected}` to be asked for"), format!("`{target}`"));
+        }
+        let is = |expected: &Value| match expected {
+            Value::String(text) => text.as_bytes() == body,
+            json => serde_json::from_slice::<Value>(body).is_ok_and(|body| body == *json),
+        };
+        if let Some(expected) = self.body.as_ref().filter(|body| !is(body)) {
+            miss("sent.body", format!("the body {}", body_text(expected)), text(body));
         }
         let values = |name: &HeaderName| {
             let fields = fields.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_str()));
@@ -393,6 +420,11 @@ fn compare(
             miss(&format!("{part}.{written}"), format!("the header `{written}` {}", test.example()), got);
         }
     }
+}
+
+/// A body as it is written in a test.
+fn body_text(body: &Value) -> String {
+    body.as_str().map_or_else(|| body.to_string(), str::to_owned)
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -51,17 +51,19 @@ pub enum End {
         pool: Arc<Pool>,
         /// The head of what it is sent, as HTTP/1.1 has it.
         head: Vec<u8>,
+        /// The body of what it is sent, as far as it is known.
+        body: Bytes,
     },
 }
 
 impl Outcome {
-    /// Takes a request that came by a connection, with a body framed like this, through the gateway. `assumed` claims of
-    /// the caller are taken for true.
+    /// Takes a request that came by a connection through the gateway, with a body that is framed like this, and that is
+    /// known or not. `assumed` claims of the caller are taken for true.
     pub async fn of(
         gateway: Arc<Gateway>,
         connection: Arc<Connection>,
         mut request: RequestHeader,
-        body: Framing,
+        (framing, body): (Framing, Option<Bytes>),
         assumed: Option<serde_json::Map<String, serde_json::Value>>,
     ) -> Self {
         let mut ctx = Ctx::new(gateway);
@@ -72,7 +74,7 @@ impl Outcome {
         }
         facts.assumed = assumed.map(Box::new);
         ctx.facts = Some(facts);
-        let end = match through(&mut request, body, &mut ctx).await {
+        let end = match through(&mut request, framing, body, &mut ctx).await {
             Ok(end) => end,
             Err(reply) => {
                 let (head, body) = answer::render(&reply, &request, &mut ctx);
@@ -137,7 +139,12 @@ impl Outcome {
     }
 }
 
-async fn through(request: &mut RequestHeader, body: Framing, ctx: &mut Ctx) -> Result<End, Reply> {
+async fn through(
+    request: &mut RequestHeader,
+    framing: Framing,
+    body: Option<Bytes>,
+    ctx: &mut Ctx,
+) -> Result<End, Reply> {
     admit::route(request, ctx)?;
     admit::enter(request, ctx).await?;
     if let (Some(facts), Some(Destination::Split(split))) = (&ctx.facts, ctx.route.as_ref().map(|r| &r.destination)) {
@@ -146,30 +153,34 @@ async fn through(request: &mut RequestHeader, body: Framing, ctx: &mut Ctx) -> R
     if let (Some(facts), Some(route)) = (&mut ctx.facts, &ctx.route)
         && route.chain.cache().is_some()
     {
-        let asked = Cache::takes(request, facts, body != Framing::None);
+        let asked = Cache::takes(request, facts, framing != Framing::None);
         facts.cache = Some(if asked { Cached::Miss } else { Cached::Bypass });
     }
+    // Of a body that there is none of, all is known.
+    let mut body = body.or((framing == Framing::None).then(Bytes::new));
+    let most = ctx.max_body().unwrap_or(HELD);
+    if let (Some(facts), Some(route), Some(body)) = (&mut ctx.facts, &ctx.route, &mut body)
+        && route.chain.terms().holds_body(facts)
+    {
+        if body.len() as u64 > most {
+            return Err(Reply::body_too_large(format!("the body has more than {most} bytes")));
+        }
+        let mut held = Held::new(std::mem::take(body), request, most)?;
+        route.chain.body(&mut held, request, facts)?;
+        (*body, facts.sends) = held.into_sent();
+    }
+    let framing = match &body {
+        Some(body) if body.is_empty() => Framing::None,
+        Some(body) => Framing::Length(body.len() as u64),
+        None => framing,
+    };
     if let Some(Destination::Aggregate(aggregate)) = ctx.route.as_ref().map(|route| &route.destination) {
         return Ok(End::Parts(aggregate.parts.iter().map(|part| part.name.clone()).collect()));
     }
     let pool = forward::pool(ctx).ok_or_else(|| Reply::internal("the route has no upstream"))?;
-    let mut framing = body;
-    if let (Some(facts), Some(route)) = (&mut ctx.facts, &ctx.route)
-        && route.chain.terms().holds_body
-        && body == Framing::None
-    {
-        // Of a body that there is none of, all is known.
-        let mut held = Held::new(Bytes::new(), request, HELD)?;
-        route.chain.body(&mut held, request, facts)?;
-        let (sent, sends) = held.into_sent();
-        facts.sends = sends;
-        if !sent.is_empty() {
-            framing = Framing::Length(sent.len() as u64);
-        }
-    }
     let mut head = request.clone();
     forward::shape(request, &mut head, ctx)?;
     let mut written = Vec::new();
     write_request(&head, framing, &mut written);
-    Ok(End::Upstream { pool, head: written })
+    Ok(End::Upstream { pool, head: written, body: body.unwrap_or_default() })
 }

@@ -418,3 +418,57 @@ fn a_file_whose_test_fails_is_not_loaded() {
     assert_eq!(receipt["generation"], 2);
     gw.get("/b").send().expect(200);
 }
+
+#[test]
+fn a_test_may_have_a_body() {
+    const CONFIG: &str = r#"
+        [upstream]
+        o = ["@o"]
+        [[route]]
+        match    = "/orders"
+        upstream = "o"
+        request  = { body = { set = { source = "web" } } }
+        validate = { max_body = "60B" }
+        [[route]]
+        match    = "/raw"
+        upstream = "o"
+        "#;
+    let origin = Origin::answering(|seen| crate::harness::answer(200).body(&seen.body));
+    let builder = |tests: &str| gateway().origin("o", &origin).config(&format!("{CONFIG}{tests}"));
+    let gw = builder(
+        r#"
+        [[test]]
+        request = "POST /orders"
+        body    = { sku = "a7", count = 2 }
+        expect  = { sent = { body = { count = 2, sku = "a7", source = "web" }, headers = { Content-Length = "37" } } }
+        [[test]]
+        request = "POST /orders"
+        body    = '{"a": '
+        headers = { Content-Type = "application/json" }
+        expect  = { status = 400, stopped_by = "request" }
+        [[test]]
+        request = "POST /orders"
+        body    = { text = "0123456789012345678901234567890123456789012345678901234567890123456789" }
+        expect  = { status = 413 }
+        [[test]]
+        request = "POST /raw"
+        body    = "as it is"
+        expect  = { sent = { body = "as it is" } }
+        "#,
+    )
+    .start();
+    // What live traffic does.
+    let post = gw.post("/orders").header("Content-Type", "application/json").body(r#"{"sku":"a7","count":2}"#).send();
+    assert_eq!(post.expect(200).json(), json!({ "sku": "a7", "count": 2, "source": "web" }));
+    let config = gw.dir().join("portcullis.toml").to_str().unwrap().to_owned();
+    let explained = portcullis(&["explain", "POST /raw", "-d", "as it is", "--config", &config]);
+    assert!(said(&explained).contains("  as it is\n"), "{}", said(&explained));
+
+    let wrong = builder(
+        "[[test]]\nrequest = \"POST /orders\"\nbody = { a = \"it's\" }\nexpect = { sent = { body = { a = 1 } } }\n",
+    )
+    .refused();
+    assert!(wrong.contains(r#"expected the body {"a":1}, got {"a":"it's","source":"web"}"#), "{wrong}");
+    let command = r#"-H 'Content-Type: application/json' -d '{"a":"it'\''s"}'"#;
+    assert!(wrong.contains(command), "{wrong}");
+}
