@@ -316,7 +316,7 @@ pub fn compile_admin(build: &mut Build<'_>) -> Option<Option<AdminSpec>> {
             Address::Inet(_) => Access::tcp(ADMIN, token),
             Address::Unix(_) => Access::unix(token),
         };
-        Some(Some(AdminSpec { listener: Arc::new(ListenerSpec::plain(ADMIN, address)), access }))
+        Some(Some(AdminSpec { listener: Arc::new(ListenerSpec::plain(ADMIN, address, false)), access }))
     })
 }
 
@@ -363,14 +363,14 @@ impl ListenerSpec {
         self.address == *address && (!address.is_any_port() || *self.facts.name == *name)
     }
 
-    /// A listener without TLS and with every default.
-    pub fn plain(name: &str, address: Address) -> Self {
+    /// A listener without TLS and with every other default.
+    pub fn plain(name: &str, address: Address, http2: bool) -> Self {
         let facts = Listener {
             name: name.into(),
             client_ip: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
-            http2: false,
+            http2,
             challenges: None,
             counts: None,
         };
