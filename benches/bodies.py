@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What an aggregate of four parts costs: CPU time against four proxied requests, and latency against its slowest part.
+"""What a gateway does to bodies, in CPU time: two fields are removed from an answer of 4 KiB and of 1 MiB, and an aggregate
+of four parts stands against four proxied requests, and in latency against its slowest part.
 
-    cargo build --release && python3 benches/aggregate.py target/release/portcullis
+    cargo build --release && python3 benches/bodies.py target/release/portcullis
 
-Needs nginx, wrk and two cores: the gateway has one; the load and the upstreams have the other. Rounds of both kinds
-alternate, and the median of their ratios is told. The gateway's CPU time is that of its process, kernel included."""
+Needs nginx, wrk and two cores: the gateway has one; the load and the upstreams have the other. Rounds of what is compared
+alternate, and medians are told. The gateway's CPU time is that of its process, kernel included."""
 
 import http.client
 import json
@@ -38,6 +39,15 @@ upstream = "up"
 [[route]]
 match    = "GET /slow"
 upstream = "slow"
+[[route]]
+match    = "GET /plain/**"
+upstream = "up"
+request  = {{ path = "/{{**}}" }}
+[[route]]
+match    = "GET /removed/**"
+upstream = "up"
+request  = {{ path = "/{{**}}" }}
+response = {{ body = {{ remove = ["items.*.cost", "items.*.internal"] }} }}
 """
 
 PART = 'aggregate.part.{name} = {{ upstream = "{upstream}", path = "{path}" }}\n'
@@ -47,7 +57,11 @@ worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx
 events {{ worker_connections 1024; }}
 http {{
   access_log off; keepalive_requests 100000000;
-  server {{ listen 127.0.0.1:{up}; default_type application/json; location / {{ return 200 '{body}'; }} }}
+  server {{
+    listen 127.0.0.1:{up}; default_type application/json; root {folder};
+    location / {{ return 200 '{body}'; }}
+    location /file/ {{ }}
+  }}
 }}
 """
 
@@ -60,6 +74,9 @@ def main(binary):
     routes = [("/all", parts), ("/late", late)]
     with tempfile.TemporaryDirectory() as folder:
         write = lambda name, *texts: pathlib.Path(folder, name).write_text("".join(texts))
+        pathlib.Path(folder, "file").mkdir()
+        for name, size in (("4k", 4 << 10), ("1m", 1 << 20)):
+            write(f"file/{name}", document(size))
         write("nginx.conf", NGINX.format(folder=folder, up=up, body=body))
         write("portcullis.toml", CONFIG.format(port=port, up=up, slow=slow), *[
             f'[[route]]\nmatch = "GET {path}"\n' + "".join(PART.format(name=n, upstream=u, path=p) for n, u, p in of)
@@ -76,7 +93,25 @@ def main(binary):
                 process.wait()
 
 
+def document(size):
+    """A list of orders, of about so many bytes."""
+    order = lambda i: {"id": i, "name": f"Customer number {i}", "cost": round(i * 1.07, 2), "internal": {"margin": 0.25},
+                       "tags": ["a", "long tag", "another one"], "text": "Lorem ipsum dolor sit amet, consectetur elit."}
+    items, length = [], 0
+    while length < size - 200:
+        items.append(order(len(items)))
+        length += len(json.dumps(items[-1]))
+    return json.dumps({"total": len(items), "items": items})
+
+
 def measure(pid, port):
+    for name in ("4k", "1m"):
+        paths = [f"/plain/file/{name}", f"/removed/file/{name}"]
+        [cost(pid, port, path) for path in paths]
+        rounds = [[cost(pid, port, path) for path in paths] for _ in range(ROUNDS)]
+        plain, removed = (statistics.median(column) for column in zip(*rounds))
+        more = statistics.median(removed - plain for plain, removed in rounds)
+        print(f"{name}: as it is {plain:.1f} us, without two fields of each item {removed:.1f} us: {more:+.1f} us")
     cost(pid, port, "/all"), cost(pid, port, "/part/user")
     rounds = [(cost(pid, port, "/part/user"), cost(pid, port, "/all")) for _ in range(ROUNDS)]
     ratios = [all / (4 * one) for one, all in rounds]
