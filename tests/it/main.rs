@@ -45,6 +45,7 @@ mod reload;
 mod resilience;
 mod routing;
 mod schema_suite;
+mod schemathesis;
 mod selftest;
 mod soap;
 mod split;

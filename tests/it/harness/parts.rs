@@ -102,12 +102,17 @@ pub fn nginx(dir: &Path, port: u16) -> Part {
 /// A script of `tests/parts`, in the virtual environment that has the packages it needs.
 #[track_caller]
 pub fn python(script: &str) -> Command {
-    let parts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts");
-    let python = parts.join(".venv/bin/python");
-    assert!(python.exists(), "there is no {}; {INSTALL}", python.display());
-    let mut command = Command::new(python);
-    command.arg(parts.join(script));
+    let mut command = installed("python");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts").join(script));
     command
+}
+
+/// A program of that environment.
+#[track_caller]
+pub fn installed(program: &str) -> Command {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts/.venv/bin").join(program);
+    assert!(path.exists(), "there is no {}; {INSTALL}", path.display());
+    Command::new(path)
 }
 
 /// A script of `tests/parts` for Node.js, beside the packages that it needs.
