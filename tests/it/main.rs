@@ -19,6 +19,7 @@ mod architecture;
 mod auth;
 mod balancing;
 mod cache;
+mod coded;
 mod compress;
 mod cors;
 mod direct;
