@@ -12,6 +12,8 @@ const JQ: &str = r#"{ max = "8MiB", jq = "del(.secret) | .items |= map(del(.secr
 
 /// Items of more than is held of an answer that goes on as it comes, in any coding.
 const MANY: usize = 20_000;
+/// Items of less than is held in any coding, and more than 200 KiB without one.
+const LARGE_WITHOUT: usize = 5_000;
 /// Items that a program has steps for.
 const SOME: usize = 2_000;
 
@@ -147,6 +149,19 @@ fn what_goes_on_as_it_comes_ends_in_the_middle_where_it_is_broken() {
 }
 
 #[test]
+fn what_is_large_only_without_its_coding_goes_on_as_it_comes() {
+    let (_server, port) = python_server();
+    let gw = changing(&REMOVE.replace("{ ", "{ max = \"200KiB\", "), port);
+    for coding in ["gzip", "br", "zstd"] {
+        let got = get(&gw, &format!("/{coding}/length/{LARGE_WITHOUT}"), None);
+        expect_decoded(&got, false);
+        assert!(got.json() == without_secrets(LARGE_WITHOUT), "{coding}");
+    }
+    let whole = changing(&JQ.replace("8MiB", "200KiB"), port);
+    get(&whole, &format!("/gzip/length/{LARGE_WITHOUT}"), None).expect(502).problem("answer-unusable");
+}
+
+#[test]
 fn a_gigabyte_in_a_few_bytes_is_refused_and_takes_no_room() {
     let (_server, port) = python_server();
     for body in [REMOVE, JQ] {
@@ -155,9 +170,7 @@ fn a_gigabyte_in_a_few_bytes_is_refused_and_takes_no_room() {
         let before = gw.memory();
         for coding in ["gzip", "br", "zstd"] {
             let target = format!("/{coding}/bomb/0");
-            if let Ok(got) = gw.get(&target).try_send() {
-                got.expect(502).problem("answer-unusable");
-            }
+            gw.get(&target).send().expect(502).problem("answer-unusable");
             gw.logged(coding, |line| line["path"] == target && line["cause"].is_string());
         }
         let after = gw.memory();
