@@ -147,6 +147,7 @@ impl<C: Client> Exchange<'_, C> {
             false => None,
         };
         if let Some(body) = made {
+            drop(held);
             if !room.fit(body.len() as u64) {
                 return Err(refused(no_room()));
             }
