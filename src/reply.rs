@@ -147,6 +147,9 @@ problems! {
     request_timeout = REQUEST_TIMEOUT, "request-timeout", "The request did not arrive in time";
 }
 
+/// The methods that can be taken, as in `Allow`.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 impl Reply {
     /// An answer that is no problem.
     pub fn new(status: StatusCode) -> Self {
@@ -156,7 +159,7 @@ impl Reply {
     /// A refusal by the status that the reading of a request gives it.
     pub fn refusal(status: u16, detail: impl Into<Cow<'static, str>>) -> Self {
         let reply = match status {
-            405 => Self::method_not_allowed(detail),
+            405 => Self::method_not_allowed(detail).allow(METHODS),
             408 => Self::request_timeout(detail),
             413 => Self::body_too_large(detail),
             414 => Self::uri_too_long(detail),

@@ -173,17 +173,18 @@ impl Shaping {
         Ok(())
     }
 
-    /// The body is whole: changes the head and gives what is sent.
+    /// The body is whole: changes the head and gives what is sent. `None` where its content coding stands for more than is
+    /// held, and it can go on in parts instead.
     ///
     /// # Errors
     /// The answer that the client gets instead.
     pub fn whole(
         &mut self,
         head: &mut ResponseHeader,
-        body: Bytes,
+        body: &Bytes,
         trailers: Option<&HeaderMap>,
-    ) -> Result<Bytes, Reply> {
-        let mut body = body;
+    ) -> Result<Option<Bytes>, Reply> {
+        let mut body = body.clone();
         if self.reads()
             && let Some(codings) = codings(&head.headers)
         {
@@ -193,6 +194,7 @@ impl Shaping {
                     body = content;
                     decoded(head);
                 }
+                Some(Some(Err(Failed::TooLarge))) if self.needs().is_some() => return Ok(None),
                 _ if self.lets_pass() => self.without_readers(head),
                 None => return Err(refusal("its content coding is not known here")),
                 Some(Some(Err(Failed::Malformed))) => return Err(refusal("its content coding is broken")),
@@ -203,7 +205,7 @@ impl Shaping {
         if self.varies {
             varies(head);
         }
-        Ok(body)
+        Ok(Some(body))
     }
 
     /// The body is larger than what is held: only steps that do not read it are left, if it may pass.

@@ -137,9 +137,9 @@ fn check_head(request: &RequestHeader, facts: &Facts) -> Verdict {
     match request.method {
         Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {}
         Method::TRACE | Method::CONNECT => {
-            return Err(Reply::method_not_allowed(format!("{} is not proxied", request.method)).closing());
+            return Err(Reply::refusal(405, format!("{} is not proxied", request.method)));
         }
-        _ => return Err(Reply::not_implemented(format!("the method {} is not known", request.method)).closing()),
+        _ => return Err(Reply::refusal(501, format!("the method {} is not known", request.method))),
     }
     if request.version == Version::HTTP_2 {
         if request.headers.len() > limits.max_headers {

@@ -84,6 +84,9 @@ fn what_is_not_there_is_a_problem_document() {
     assert_eq!(refused.header("allow"), "GET, HEAD, POST, DELETE");
     refused.problem("method-not-allowed");
     gw.request("OPTIONS", "/a").send().expect(405);
+    let taken = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+    assert_eq!(gw.request("TRACE", "/a").send().expect(405).header("allow"), taken);
+    assert_eq!(gw.h2c().request("TRACE", "/a").send().expect(405).header("allow"), taken);
     let head = gw.request("HEAD", "/a").send().expect(200);
     assert!(head.body.is_empty());
     gw.request("DELETE", "/a").send().expect(200);

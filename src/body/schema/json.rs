@@ -48,7 +48,7 @@ pub fn number(text: &str) -> Option<Number> {
     if significant.len() > 17 {
         return None;
     }
-    Number::from_f64(text.parse::<f64>().ok().filter(|number| number.is_normal())?)
+    Number::from_f64(text.parse::<f64>().ok().filter(|number| *number != 0.0)?)
 }
 
 fn value(text: &mut Text<'_>) -> Result<Value, Malformed> {
@@ -144,6 +144,7 @@ mod tests {
             ("0e999999999999", "0"),
             ("0.30000000000000004", "0.30000000000000004"),
             ("1.5", "1.5"),
+            ("5e-324", "5e-324"),
         ] {
             assert_eq!(exact(text).as_deref(), Some(is), "{text}");
         }

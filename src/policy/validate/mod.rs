@@ -144,7 +144,8 @@ impl Validate {
         check_all(&self.parameters, &given(request, &capture), &mut faults);
         if let Some(operations) = &self.operations {
             let Some(selected) = select(operations, &request.method) else {
-                return Err(Reply::method_not_allowed(format!("there is no operation {} here", request.method)));
+                let refused = Reply::method_not_allowed(format!("there is no operation {} here", request.method));
+                return Err(refused.allow(&allowed(operations)));
             };
             let theirs = |position: usize| selected.captures.get(position).map_or("", |own| capture(*own));
             check_all(&selected.rules.parameters, &given(request, &theirs), &mut faults);
@@ -182,6 +183,16 @@ impl Validate {
 fn select<'o>(operations: &'o [Selected], method: &Method) -> Option<&'o Selected> {
     let of = |method: &Method| operations.iter().find(|selected| selected.method.as_ref().is_none_or(|m| m == method));
     of(method).or_else(|| if *method == Method::HEAD { of(&Method::GET) } else { None })
+}
+
+/// The methods of operations, as in `Allow`.
+fn allowed(operations: &[Selected]) -> String {
+    let mut methods: Vec<&str> =
+        operations.iter().filter_map(|selected| Some(selected.method.as_ref()?.as_str())).collect();
+    if methods.contains(&"GET") && !methods.contains(&"HEAD") {
+        methods.push("HEAD");
+    }
+    methods.join(", ")
 }
 
 fn given<'r>(request: &'r RequestHeader, capture: &'r dyn Fn(usize) -> &'r str) -> Given<'r> {

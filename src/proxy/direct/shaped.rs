@@ -13,7 +13,7 @@ use pingora_http::ResponseHeader;
 use super::exchange::{Broken, Client, Exchange, Fault, Waiting, refused, too_slow};
 use super::explain;
 use super::upload::Upload;
-use crate::body::{HELD, Held, Malformed, Room, Shaping, no_room};
+use crate::body::{HELD, Held, Malformed, Room, Shaping, no_room, refusal};
 use crate::cache::Reader;
 use crate::http1::Framing;
 use crate::proxy::Ctx;
@@ -142,8 +142,12 @@ impl<C: Client> Exchange<'_, C> {
         }
         let mut room = Room::default();
         let (held, whole) = self.gather(&mut source, (shaping.needs(), shaping.most()), &mut room, ctx).await?;
-        if whole {
-            let body = shaping.whole(&mut head, held, ctx.trailers().as_ref()).map_err(refused)?;
+        let made = match whole {
+            true => shaping.whole(&mut head, &held, ctx.trailers().as_ref()).map_err(refused)?,
+            false => None,
+        };
+        if let Some(body) = made {
+            drop(held);
             if !room.fit(body.len() as u64) {
                 return Err(refused(no_room()));
             }
@@ -155,9 +159,11 @@ impl<C: Client> Exchange<'_, C> {
         if shaping.needs().is_none() {
             shaping.outgrown(&head).map_err(refused)?;
         }
+        if whole {
+            source = Source::Here(Bytes::new());
+        }
         shaping.head(&mut head).map_err(refused)?;
-        self.open(head, Framing::Chunked, ctx)?;
-        self.stream(held, &mut source, shaping, ctx).await
+        self.stream(head, held, &mut source, shaping, ctx).await
     }
 
     /// As much of a body as steps need at once, which is at most `most` where they need all; and whether that is all of it.
@@ -210,15 +216,16 @@ impl<C: Client> Exchange<'_, C> {
         C::pass(self, body, true, ctx).await
     }
 
-    /// The head went on: takes the rest through the steps as it comes.
+    /// Takes an answer through the steps as it comes. Where nothing can be made of what is held, the client is told so.
     async fn stream(
         &mut self,
+        head: ResponseHeader,
         held: Bytes,
         source: &mut Source<'_>,
         mut shaping: Shaping,
         ctx: &mut Ctx,
     ) -> Result<(), Broken> {
-        let mut next = Some(held);
+        let (mut head, mut next) = (Some(head), Some(held));
         loop {
             let mut out = Vec::new();
             let last = next.is_none();
@@ -229,6 +236,14 @@ impl<C: Client> Exchange<'_, C> {
                 Some(part) => shaping.push(&part, &mut out),
                 None => shaping.end(ctx.trailers().as_ref(), &mut out),
             };
+            if let Some(head) = head.take() {
+                if let Err(malformed) = &done
+                    && out.is_empty()
+                {
+                    return Err(refused(refusal(malformed.to_string())));
+                }
+                self.open(head, Framing::Chunked, ctx)?;
+            }
             let ended = done.map_err(|malformed| cut(&malformed, ctx));
             if !out.is_empty() || last {
                 C::pass(self, out.into(), last && ended.is_ok(), ctx).await?;

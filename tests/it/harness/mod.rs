@@ -33,7 +33,7 @@ pub use h2_frames::{Fate, Frames};
 pub use h2_origin::{H2Answer, H2Origin};
 pub use journal::{DEADLINE, Journal, eventually};
 pub use origin::{Answer, ClosedPort, Origin, Seen, answer, full_address, refused_address};
-pub use parts::{Part, free_port, in_front_of, nginx, node, output, python};
+pub use parts::{Part, free_port, in_front_of, installed, nginx, nginx_with, node, output, python};
 pub use pebble::{Builder as PebbleBuilder, Pebble, pebble};
 pub use redis::{NoRedis, Redis};
 pub use traffic::Traffic;

@@ -86,12 +86,18 @@ pub fn free_port() -> u16 {
 /// nginx, answering `from nginx` to everything, with its files in a folder.
 #[track_caller]
 pub fn nginx(dir: &Path, port: u16) -> Part {
+    nginx_with(dir, port, "location / { return 200 'from nginx'; }")
+}
+
+/// nginx with a server of these directives, with its files in a folder.
+#[track_caller]
+pub fn nginx_with(dir: &Path, port: u16, server: &str) -> Part {
     let conf = format!(
         "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/nginx.err;\n\
          events {{ worker_connections 1024; }}\n\
          http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;\n\
          fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
-         server {{ listen 127.0.0.1:{port} backlog=1024; location / {{ return 200 'from nginx'; }} }} }}\n",
+         server {{ listen 127.0.0.1:{port} backlog=1024; {server} }} }}\n",
         dir = dir.display()
     );
     let path = dir.join("nginx.conf");
@@ -102,12 +108,17 @@ pub fn nginx(dir: &Path, port: u16) -> Part {
 /// A script of `tests/parts`, in the virtual environment that has the packages it needs.
 #[track_caller]
 pub fn python(script: &str) -> Command {
-    let parts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts");
-    let python = parts.join(".venv/bin/python");
-    assert!(python.exists(), "there is no {}; {INSTALL}", python.display());
-    let mut command = Command::new(python);
-    command.arg(parts.join(script));
+    let mut command = installed("python");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts").join(script));
     command
+}
+
+/// A program of that environment.
+#[track_caller]
+pub fn installed(program: &str) -> Command {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts/.venv/bin").join(program);
+    assert!(path.exists(), "there is no {}; {INSTALL}", path.display());
+    Command::new(path)
 }
 
 /// A script of `tests/parts` for Node.js, beside the packages that it needs.
