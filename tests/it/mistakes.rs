@@ -693,7 +693,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("[[test]]\nrequest = \"GET ftp://a/\"\nexpect = { status = 200 }", &["neither a path nor an absolute URL"]),
     ("[[test]]\nrequest = \"GET /\"", &["`expect` is missing here"]),
     ("[[test]]\nrequest = \"GET /\"\nexpect = {}", &["nothing is expected"]),
-    ("[[test]]\nrequest = \"GET /\"\nexpect = { sent = {} }", &["nothing is expected", "give `path`, `headers` or `body`"]),
+    (
+        "[[test]]\nrequest = \"GET /\"\nexpect = { sent = {} }",
+        &["nothing is expected", "give `path`, `headers` or `body`"],
+    ),
     (
         "[[test]]\nrequest = \"GET /\"\nexpect = { rout = \"/**\" }",
         &["`rout` is not known here", "did you mean `route`?"],

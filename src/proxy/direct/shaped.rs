@@ -162,6 +162,7 @@ impl<C: Client> Exchange<'_, C> {
         if whole {
             source = Source::Here(Bytes::new());
         }
+        drop(room);
         shaping.head(&mut head).map_err(refused)?;
         self.stream(head, held, &mut source, shaping, ctx).await
     }
