@@ -230,6 +230,11 @@ impl Shaping {
         }
     }
 
+    /// Bytes that are taken at once: few of a content coding may stand for much.
+    pub fn at_once(&self) -> usize {
+        if self.decoder.is_some() { 4 << 10 } else { usize::MAX }
+    }
+
     /// Takes a part of a body whose head went on, and appends what can go on.
     ///
     /// # Errors
@@ -237,12 +242,7 @@ impl Shaping {
     pub fn push(&mut self, part: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         match &mut self.decoder {
             None => through(&mut self.steps, part, out),
-            Some(decoder) => {
-                for part in part.chunks(4 << 10) {
-                    through(&mut self.steps, &decoder.push(part).map_err(broken)?, out)?;
-                }
-                Ok(())
-            }
+            Some(decoder) => through(&mut self.steps, &decoder.push(part).map_err(broken)?, out),
         }
     }
 
@@ -279,7 +279,7 @@ impl Shaping {
     }
 
     /// Whether a step reads what the answer says.
-    pub fn reads(&self) -> bool {
+    fn reads(&self) -> bool {
         self.steps.iter().any(|step| step.reads())
     }
 

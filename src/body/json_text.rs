@@ -43,7 +43,7 @@ impl<'a> Text<'a> {
         self.text
     }
 
-    /// Where the value or key that was read last begins, and what is behind it, in bytes.
+    /// Where the value or key that was read last begins, and what is behind it, in bytes: of a key behind its colon.
     pub fn last(&self) -> (usize, usize) {
         (self.began, self.at)
     }

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
+use super::json_text::is_number;
 use super::schema::{Folder, Schema, Violation, json};
 
 /// A parameter that is checked.
@@ -299,16 +300,9 @@ impl Shape {
             "" | "null" if self.null => return Value::Null,
             _ => {}
         }
-        if self.integer || self.number {
-            // Only what JSON calls a number: no `+1`, `0x1` or `1.`.
-            if let Ok(number @ Value::Number(_)) = json::parse(text.as_bytes())
-                && !text.starts_with([' ', '\t', '\n', '\r'])
-                && !text.ends_with([' ', '\t', '\n', '\r'])
-            {
-                return number;
-            }
-        }
-        text.into()
+        // Only what JSON calls a number: no `+1`, `0x1` or `1.`.
+        let is_number = (self.integer || self.number) && is_number(text);
+        is_number.then(|| json::number(text)).flatten().map_or_else(|| text.into(), Value::Number)
     }
 }
 

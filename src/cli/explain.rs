@@ -267,7 +267,7 @@ impl Asked {
             question.field(name.trim(), value.trim()).map_err(|wrong| wrong.to_string())?;
         }
         if let Some(body) = &self.body {
-            question.carry(body.clone());
+            question.carry(body.clone()).map_err(|wrong| wrong.to_string())?;
         }
         if let Some(claims) = &self.r#as {
             question.assume(claims.clone());

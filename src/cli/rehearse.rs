@@ -79,9 +79,16 @@ impl Question {
         Ok(Self { method, origin, target, fields: Vec::new(), body: None, client, listener, assumed: None })
     }
 
-    /// Has the request carry a body.
-    pub(super) fn carry(&mut self, body: impl Into<Bytes>) {
+    /// Has the request carry a body, after its header fields are known.
+    pub(super) fn carry(&mut self, body: impl Into<Bytes>) -> Result<(), Wrong> {
+        for (name, _) in &self.fields {
+            if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING {
+                return Err(wrong("body", format!("its framing is known, and `{name}` is not to be given beside it"))
+                    .help("leave one of the two out"));
+            }
+        }
         self.body = Some(body.into());
+        Ok(())
     }
 
     /// Takes claims of the caller for true.
@@ -189,10 +196,7 @@ impl Question {
             head.extend_from_slice(value.as_bytes());
             head.extend_from_slice(b"\r\n");
         }
-        let framed = |name: &HeaderName| *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING;
-        if let Some(body) = &self.body
-            && !self.fields.iter().any(|(name, _)| framed(name))
-        {
+        if let Some(body) = &self.body {
             head.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }
         head.extend_from_slice(b"\r\n");

@@ -34,6 +34,7 @@ use serde_json::Value;
 
 use super::rehearse::{Question, Wrong, wait};
 use super::{Plan, plan};
+use crate::body::schema::json;
 use crate::build::{Build, Node, Place, Table};
 use crate::config;
 use crate::gateway::matcher::ValueTest;
@@ -200,8 +201,10 @@ fn compile_one(node: &Node, root: &Node, gateway: Option<&Gateway>, build: &mut 
             }
         }
     }
-    if let Some((question, body)) = question.as_mut().zip(config.body.as_ref()) {
-        question.carry(body_text(body));
+    if let Some((question, body)) = question.as_mut().zip(config.body.as_ref())
+        && let Err(wrong) = question.carry(body_text(body))
+    {
+        report(&wrong, build);
     }
     if let Some((question, claims)) = question.as_mut().zip(config.r#as) {
         question.assume(claims);
@@ -393,7 +396,8 @@ impl Sent {
         }
         let is = |expected: &Value| match expected {
             Value::String(text) => text.as_bytes() == body,
-            json => serde_json::from_slice::<Value>(body).is_ok_and(|body| body == *json),
+            // However its numbers are written.
+            json => json::parse(body).is_ok_and(|body| json::parse(json.to_string().as_bytes()) == Ok(body)),
         };
         if let Some(expected) = self.body.as_ref().filter(|body| !is(body)) {
             miss("sent.body", format!("the body {}", body_text(expected)), text(body));

@@ -105,6 +105,12 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether the body of a request to the route is held whole before anybody is asked. What no part of an aggregate takes
+    /// is as well: only then it is seen when the client leaves.
+    pub fn holds_body(&self, facts: &Facts) -> bool {
+        self.chain.terms().holds_body(facts) || matches!(self.destination, Destination::Aggregate(_))
+    }
+
     /// Whether bodies of a request to the route are looked at, or made by the gateway.
     pub fn reads_bodies(&self, facts: &Facts) -> bool {
         self.chain.reads_bodies(facts) || matches!(self.destination, Destination::Aggregate(_))

@@ -160,7 +160,7 @@ async fn through(
     let mut body = body.or((framing == Framing::None).then(Bytes::new));
     let most = ctx.max_body().unwrap_or(HELD);
     if let (Some(facts), Some(route), Some(body)) = (&mut ctx.facts, &ctx.route, &mut body)
-        && route.chain.terms().holds_body(facts)
+        && route.holds_body(facts)
     {
         if body.len() as u64 > most {
             return Err(Reply::body_too_large(format!("the body has more than {most} bytes")));

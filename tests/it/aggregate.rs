@@ -329,3 +329,20 @@ fn a_body_that_no_part_takes_is_read() {
     }
     assert_eq!(users.requests()[0].text(), "");
 }
+
+#[test]
+fn what_parts_become_without_their_coding_is_counted() {
+    let item = zstd::encode_all(format!("\"{}\"", "a".repeat(1 << 20)).as_bytes(), 1).unwrap();
+    let list = format!("[{}0]", "0,".repeat(799));
+    let users = Origin::answering(move |seen| match seen.target.as_str() {
+        "/list" => answer(200).body(&list),
+        _ => answer(200).header("Content-Encoding", "zstd").body(&item),
+    });
+    let parts = "part.list = { upstream = \"users\", path = \"/list\" }\n\
+        part.items = { upstream = \"users\", path = \"/item\", each = \"list\", most = 1000, max_answer = \"2MiB\" }";
+    let gw = dashboard(&format!("deadline = \"60s\"\n{parts}")).upstream("users", &users).start();
+    gw.get("/dashboard/1").send().expect(503).problem("part-failed");
+    let line = gw.logged("why", |line| line["status"] == 503);
+    assert!(line["cause"].as_str().unwrap().contains("there is no room"), "{line}");
+    assert!(gw.memory() < 3 << 29, "{}", gw.memory());
+}

@@ -306,3 +306,14 @@ fn no_request_forges_a_line_or_a_field() {
         fine(&line, logfmt(&line).keys().collect());
     }
 }
+
+#[test]
+fn what_the_gateway_says_itself_is_counted_once() {
+    let gw = gateway().config("[[route]]\nmatch = \"/\"\nrespond = { body = \"hello\" }").start();
+    for (target, status) in [("/", 200), ("/nowhere", 404)] {
+        for length in [gw.get(target).send().body.len(), gw.h2c().get(target).send().body.len()] {
+            let is = |line: &serde_json::Value| line["status"] == status && line["bytes_out"] == length;
+            gw.logged("the length", is);
+        }
+    }
+}

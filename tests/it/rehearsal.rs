@@ -439,8 +439,8 @@ fn a_test_may_have_a_body() {
         r#"
         [[test]]
         request = "POST /orders"
-        body    = { sku = "a7", count = 2 }
-        expect  = { sent = { body = { count = 2, sku = "a7", source = "web" }, headers = { Content-Length = "37" } } }
+        body    = { sku = "a7", count = 2.0 }
+        expect  = { sent = { body = { count = 2, sku = "a7", source = "web" }, headers = { Content-Length = "39" } } }
         [[test]]
         request = "POST /orders"
         body    = '{"a": '
@@ -471,4 +471,9 @@ fn a_test_may_have_a_body() {
     assert!(wrong.contains(r#"expected the body {"a":1}, got {"a":"it's","source":"web"}"#), "{wrong}");
     let command = r#"-H 'Content-Type: application/json' -d '{"a":"it'\''s"}'"#;
     assert!(wrong.contains(command), "{wrong}");
+
+    let wrong = builder(
+        "[[test]]\nrequest = \"POST /raw\"\nbody = \"x\"\nheaders = { Content-Length = \"5\" }\nexpect = { status = 200 }\n",
+    );
+    assert!(wrong.refused().contains("`content-length` is not to be given beside it"));
 }

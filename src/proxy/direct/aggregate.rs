@@ -49,6 +49,8 @@ const NOT_PASSED: [HeaderName; 9] = [
     RANGE,
 ];
 
+const NO_ROOM: &str = "there is no room for another body";
+
 /// What became of a part.
 struct Became {
     part: usize,
@@ -283,6 +285,17 @@ impl Asking {
                 answer => return Became { part: self.part, answer, along, facts: all_facts },
             }
         }
+        // What they take is taken by the whole from here on.
+        let mut room = Room::default();
+        along.rooms.clear();
+        if !room.fit(answers.iter().flatten().map(|answer| answer.len() as u64 + 1).sum::<u64>() + 2) {
+            return Became {
+                along,
+                facts: all_facts,
+                ..Became::failed(self.part, StatusCode::SERVICE_UNAVAILABLE, NO_ROOM)
+            };
+        }
+        along.rooms.push(room);
         let mut all = vec![b'['];
         for (i, answer) in answers.iter().flatten().enumerate() {
             all.extend_from_slice(if i > 0 { b"," } else { b"" });
@@ -337,7 +350,6 @@ impl Asking {
         };
         let ended = self.direct.reach(&mut exchange, &mut ctx).await;
         ctx.attempt = None;
-        let along = taker.along();
         let answer = match ended {
             Ok(()) => taker.judge(),
             Err(Fault::Reply(reply)) => {
@@ -350,7 +362,7 @@ impl Asking {
                 Err((StatusCode::BAD_GATEWAY, "the answer was cut short".to_owned()))
             }
         };
-        Became { part: position, answer, along, facts: ctx.facts.map(Box::new) }
+        Became { part: position, answer, along: taker.along(), facts: ctx.facts.map(Box::new) }
     }
 }
 
@@ -433,9 +445,9 @@ impl Taker {
     }
 
     /// What the answer comes to: a JSON text, or the status to tell and why.
-    fn judge(self) -> Result<Bytes, (StatusCode, String)> {
+    fn judge(&mut self) -> Result<Bytes, (StatusCode, String)> {
         let bad = |why: String| Err((StatusCode::BAD_GATEWAY, why));
-        let Some(head) = self.head else { return bad("there was no answer".to_owned()) };
+        let Some(head) = &self.head else { return bad("there was no answer".to_owned()) };
         match head.status {
             status if status.is_success() => {}
             status if status.is_client_error() || status.is_server_error() => {
@@ -444,7 +456,7 @@ impl Taker {
             status => return bad(format!("it was answered with {status}")),
         }
         let body = match codings(&head.headers).map(|codings| Decoder::of(codings.as_bytes(), self.most)) {
-            None | Some(Some(None)) => Bytes::from(self.body),
+            None | Some(Some(None)) => Bytes::from(std::mem::take(&mut self.body)),
             Some(Some(Some(decoder))) => match decoder.whole(&self.body) {
                 Ok(body) => body,
                 Err(Failed::Malformed) => return bad("its content coding is broken".to_owned()),
@@ -454,6 +466,9 @@ impl Taker {
         };
         if body.is_empty() {
             return Ok(Bytes::from_static(b"null"));
+        }
+        if !self.room.fit(body.len() as u64) {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, NO_ROOM.to_owned()));
         }
         match serde_json::from_slice::<&RawValue>(&body) {
             // Without the space around it.

@@ -368,7 +368,6 @@ impl<C: Client> Exchange<'_, C> {
             let _ = head.insert_header(CONTENT_LENGTH, "0");
         }
         let framing = if body.is_empty() { Framing::None } else { Framing::Length(body.len() as u64) };
-        self.sent = body.len() as u64;
         self.waiting = Waiting::Nobody;
         let sent = match self.begin(head, framing) {
             Ok(()) => C::pass(self, body, true, ctx).await.is_ok(),

@@ -192,9 +192,7 @@ impl Direct {
             Destination::Aggregate(aggregate) => Some(aggregate),
             _ => None,
         };
-        let holds = ctx.facts.as_ref().is_some_and(|facts| route.chain.terms().holds_body(facts));
-        // What no part of an aggregate takes is read as well: only then it is seen when the client leaves.
-        match holds || aggregate.is_some() {
+        match ctx.facts.as_ref().is_some_and(|facts| route.holds_body(facts)) {
             true => exchange.hold(ctx).await?,
             false => exchange.go_on(ctx).await?,
         }

@@ -230,11 +230,15 @@ impl<C: Client> Exchange<'_, C> {
         loop {
             let mut out = Vec::new();
             let last = next.is_none();
-            let done = match next {
-                Some(part) if part.len() < LARGE_PART => {
-                    shaping.push(&part, &mut out).and_then(|()| shaping.flush(&mut out))
+            let done = match &mut next {
+                Some(rest) => {
+                    let part = rest.split_to(rest.len().min(shaping.at_once()));
+                    let pushed = shaping.push(&part, &mut out);
+                    match rest.is_empty() && part.len() < LARGE_PART {
+                        true => pushed.and_then(|()| shaping.flush(&mut out)),
+                        false => pushed,
+                    }
                 }
-                Some(part) => shaping.push(&part, &mut out),
                 None => shaping.end(ctx.trailers().as_ref(), &mut out),
             };
             if let Some(head) = head.take() {
@@ -253,7 +257,9 @@ impl<C: Client> Exchange<'_, C> {
             if last {
                 return Ok(());
             }
-            next = self.next(source, ctx).await?;
+            if next.as_ref().is_none_or(Bytes::is_empty) {
+                next = self.next(source, ctx).await?;
+            }
         }
     }
 
