@@ -74,6 +74,8 @@ def main(binary):
     routes = [("/all", parts), ("/late", late)]
     with tempfile.TemporaryDirectory() as folder:
         write = lambda name, *texts: pathlib.Path(folder, name).write_text("".join(texts))
+        # nginx may run its workers as another user.
+        os.chmod(folder, 0o755)
         pathlib.Path(folder, "file").mkdir()
         for name, size in (("4k", 4 << 10), ("1m", 1 << 20)):
             write(f"file/{name}", document(size))
