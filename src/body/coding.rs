@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
-use std::iter::once;
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
@@ -41,9 +40,7 @@ impl Coding {
             .find(|coding| name.eq_ignore_ascii_case(coding.name().as_bytes()))
             .or_else(|| name.eq_ignore_ascii_case(b"x-gzip").then_some(Self::Gzip))
     }
-}
 
-impl Coding {
     /// Does it to a body that is at hand as a whole; `None` where that would not make it shorter.
     pub fn shorten(self, body: &[u8]) -> Option<Vec<u8>> {
         let mut out = match self {
@@ -73,14 +70,12 @@ fn gzipped(body: &[u8]) -> Option<Vec<u8>> {
 
 /// What all lines of `Content-Encoding` say together.
 pub fn codings(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut lines = headers.get_all(CONTENT_ENCODING).iter();
-    let first = lines.next()?;
-    let mut more = lines.peekable();
-    if more.peek().is_none() {
-        return Some(first.clone());
+    let first = headers.get(CONTENT_ENCODING)?;
+    let lines: Vec<&[u8]> = headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes).collect();
+    match lines.len() {
+        1 => Some(first.clone()),
+        _ => HeaderValue::from_bytes(&lines.join(&b", "[..])).ok(),
     }
-    let all: Vec<&[u8]> = once(first).chain(more).map(HeaderValue::as_bytes).collect();
-    HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
 }
 
 /// Why a coding could not be undone.

@@ -201,9 +201,12 @@ impl Room {
     }
 }
 
+/// What is said where there is none.
+pub const NO_ROOM: &str = "there is no room for another body";
+
 /// The answer where there is none.
 pub fn no_room() -> Reply {
-    Reply::busy("there is no room for another body").retry_after(1).closing()
+    Reply::busy(NO_ROOM).retry_after(1).closing()
 }
 
 impl Drop for Room {

@@ -22,7 +22,8 @@ pub(super) enum Token<'a> {
 pub(super) struct Text<'a> {
     text: &'a str,
     at: usize,
-    began: usize,
+    /// Where what was read last begins and ends.
+    last: (usize, usize),
     depth: usize,
 }
 
@@ -33,7 +34,7 @@ impl<'a> Text<'a> {
     /// It is not UTF-8.
     pub fn new(text: &'a [u8]) -> Read<Self> {
         match std::str::from_utf8(text) {
-            Ok(text) => Ok(Self { text, at: 0, began: 0, depth: 0 }),
+            Ok(text) => Ok(Self { text, at: 0, last: (0, 0), depth: 0 }),
             Err(error) => Err(Malformed::new(error.valid_up_to() as u64, "the text is not UTF-8")),
         }
     }
@@ -43,9 +44,9 @@ impl<'a> Text<'a> {
         self.text
     }
 
-    /// Where the value or key that was read last begins, and what is behind it, in bytes: of a key behind its colon.
+    /// Where the value, key or closing bracket that was read last begins and ends, in bytes.
     pub fn last(&self) -> (usize, usize) {
-        (self.began, self.at)
+        self.last
     }
 
     /// This is wrong, behind what was read last.
@@ -55,7 +56,7 @@ impl<'a> Text<'a> {
 
     /// This is wrong with what was read last.
     pub fn wrong_there(&self, what: impl Into<Cow<'static, str>>) -> Malformed {
-        Malformed::new(self.began as u64, what)
+        Malformed::new(self.last.0 as u64, what)
     }
 
     /// There is one value, and nothing more.
@@ -80,8 +81,8 @@ impl<'a> Text<'a> {
     /// None comes next, or it lies deeper than [`DEPTH`].
     pub fn value(&mut self) -> Read<Token<'a>> {
         let next = self.peek();
-        self.began = self.at;
-        match next {
+        let began = self.at;
+        let token = match next {
             Some(b'n') => self.word("null", Token::Null),
             Some(b't') => self.word("true", Token::Bool(true)),
             Some(b'f') => self.word("false", Token::Bool(false)),
@@ -95,7 +96,9 @@ impl<'a> Text<'a> {
                 Ok(Token::Number(&rest[..length]))
             }
             _ => Err(self.expected("a value is expected")),
-        }
+        }?;
+        self.last = (began, self.at);
+        Ok(token)
     }
 
     /// Whether an array, that was opened, has one more element, which comes next.
@@ -117,8 +120,9 @@ impl<'a> Text<'a> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a name in quotes is expected"));
         }
-        self.began = self.at;
+        let began = self.at;
         let key = self.string()?;
+        self.last = (began, self.at);
         if self.peek() != Some(b':') {
             return Err(self.expected("`:` is expected"));
         }
@@ -190,6 +194,7 @@ impl<'a> Text<'a> {
             Some(byte) if byte == close => {
                 self.depth -= 1;
                 self.at += 1;
+                self.last = (self.at - 1, self.at);
                 Ok(false)
             }
             Some(_) if first => Ok(true),

@@ -1,5 +1,7 @@
 //! Media types (RFC 9110, section 8.3.1): what a `Content-Type` says, and ranges of types as configurations name them.
 
+use crate::http1::is_token;
+
 /// The type and subtype of a `Content-Type`, without its parameters.
 pub fn essence(content_type: &[u8]) -> &[u8] {
     content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
@@ -63,11 +65,6 @@ pub fn parameters(value: &str) -> Option<(&str, Vec<(String, &str)>)> {
         rest = after.trim_start_matches(spaces);
     }
     rest.is_empty().then(|| (first.trim_matches(spaces), found))
-}
-
-/// A character of a token (RFC 9110, section 5.6.2).
-fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
 /// One media type, or several: `application/json`, `text/*`, `application/*+json`, `*/*`.

@@ -24,7 +24,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 pub use answer::{Shaper, Shaping, refusal, reshaped, varies};
-pub use held::{Held, Room, Sends, no_room};
+pub use held::{Held, NO_ROOM, Room, Sends, no_room};
 pub use media::{is_json, is_xml};
 pub use parts::{Parts, member, merge, object, without_nulls};
 

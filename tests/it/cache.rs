@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::harness::{Answer, Authority, Gateway, Origin, Response, Seen, answer, eventually, gateway};
 
+/// A cache for large answers.
+const ROOMY: &str = "[cache.main]\nmemory = \"256MiB\"\nmax_object = \"32MiB\"\n[defaults]\ncache = {}";
 const CACHED: &str = "[defaults]\ncache = {}";
 
 /// An origin that says which of its answers this is.
@@ -1122,7 +1124,7 @@ fn who_reads_slowly_but_steadily_gets_all_of_what_is_stored() {
     let origin = counting(|answer, _| answer.header("Cache-Control", "max-age=60").body(vec![b'a'; LENGTH]));
     let gw = gateway()
         .config("[listen.public]\naddress = \"127.0.0.1:0\"\ntimeouts = { body = \"500ms\" }")
-        .config("[cache.main]\nmemory = \"256MiB\"\nmax_object = \"32MiB\"\n[defaults]\ncache = {}")
+        .config(ROOMY)
         .everything_to(&origin)
         .start();
     gw.get("/").send().expect(200);
@@ -1142,10 +1144,7 @@ fn who_reads_slowly_but_steadily_gets_all_of_what_is_stored() {
 #[test]
 fn what_was_sent_of_an_answer_is_logged_where_its_client_leaves() {
     let origin = counting(|answer, _| answer.header("Cache-Control", "max-age=60").body(vec![b'a'; 32 << 20]));
-    let gw = gateway()
-        .config("[cache.main]\nmemory = \"256MiB\"\nmax_object = \"32MiB\"\n[defaults]\ncache = {}")
-        .everything_to(&origin)
-        .start();
+    let gw = gateway().config(ROOMY).everything_to(&origin).start();
     gw.get("/").send().expect(200);
     let mut connection = gw.connect();
     connection.send_raw("GET / HTTP/1.1\r\nHost: gateway.test\r\n\r\n");

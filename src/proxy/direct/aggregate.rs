@@ -23,7 +23,7 @@ use super::shaped::Source;
 use super::upload::Upload;
 use crate::body::coding::{Decoder, Failed, codings};
 use crate::body::jq::Bounds;
-use crate::body::{Parts, Room, merge, no_room, object, refusal};
+use crate::body::{NO_ROOM, Parts, Room, merge, no_room, object, refusal};
 use crate::cache::Directives;
 use crate::deadline::Alarm;
 use crate::facts::{Connection, Facts, Values};
@@ -48,8 +48,6 @@ const NOT_PASSED: [HeaderName; 9] = [
     IF_UNMODIFIED_SINCE,
     RANGE,
 ];
-
-const NO_ROOM: &str = "there is no room for another body";
 
 /// What became of a part.
 struct Became {
